@@ -1,0 +1,1 @@
+"""The parts of reliable streaming that know no host: format, store, reader, writer, HTTP logic."""

@@ -1,0 +1,258 @@
+"""Settings: the environment, read once at the edge and passed in from there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from streaming.errors import SettingsError
+
+_T = TypeVar("_T")
+
+_REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+#: A scheduler connection string's authentications that need no more settings.
+_SCHEDULER_AUTHENTICATIONS: Final = ("none", "managedidentity", "defaultazure")
+#: Longer than any conversation is worth keeping: a year, in minutes.
+_MAX_MINUTES: Final = 366 * 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """Where the Durable Task Scheduler is."""
+
+    endpoint: str
+    task_hub: str
+    authentication: str
+    #: For a user-assigned managed identity.
+    client_id: str | None = None
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the endpoint speaks TLS."""
+        return self.endpoint.startswith("https://")
+
+
+@dataclass(frozen=True, slots=True)
+class AzureOpenAISettings:
+    """An Azure OpenAI deployment. Without a key, Entra ID signs in."""
+
+    endpoint: str
+    deployment: str
+    api_key: str | None = field(default=None, repr=False)
+    api_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAISettings:
+    """OpenAI, or any endpoint that speaks its Chat Completions API."""
+
+    model: str
+    api_key: str = field(repr=False)
+    base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DemoModelSettings:
+    """The offline demo model."""
+
+    #: The pace at which it writes; 0 writes as fast as it can.
+    words_per_second: float = 25.0
+
+
+ModelSettings = AzureOpenAISettings | OpenAISettings | DemoModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. Each default serves a newcomer on one machine."""
+
+    #: ``None``: start an embedded server.
+    redis_url: str | None = field(default=None, repr=False)
+    stream_ttl: timedelta = timedelta(minutes=10)
+    #: ``None``: run an embedded task hub.
+    scheduler: SchedulerSettings | None = None
+    model: ModelSettings = field(default_factory=DemoModelSettings)
+    host: str = "127.0.0.1"
+    port: int = 7071
+    #: Where the embedded server keeps its data.
+    data_dir: Path = Path(".data")
+    #: 0: any free port.
+    embedded_redis_port: int = 0
+    #: How long a stream route waits for a conversation that is not there yet.
+    stream_appear_timeout: timedelta = timedelta(seconds=2)
+    #: How long a waiting ``run`` waits for its answer.
+    run_wait_timeout: timedelta = timedelta(minutes=5)
+    max_request_bytes: int = 1_048_576
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings.
+
+        Raises:
+            SettingsError: a value can't be used; its message names the setting, the value and the remedy.
+        """
+        env = _Environment(os.environ if environment is None else environment)
+        return cls(
+            redis_url=env.read("REDIS_CONNECTION_STRING", _redis_url),
+            stream_ttl=env.read("REDIS_STREAM_TTL_MINUTES", _minutes) or cls.stream_ttl,
+            scheduler=env.read("DURABLE_TASK_SCHEDULER_CONNECTION_STRING", _scheduler),
+            model=_model(env),
+            host=env.read("HOST", str) or cls.host,
+            port=env.read("PORT", _port) or cls.port,
+            data_dir=env.read("DATA_DIR", Path) or cls.data_dir,
+            embedded_redis_port=env.read("EMBEDDED_REDIS_PORT", _port) or cls.embedded_redis_port,
+            stream_appear_timeout=env.read("STREAM_APPEAR_TIMEOUT_SECONDS", _seconds)
+            or cls.stream_appear_timeout,
+            run_wait_timeout=env.read("RUN_WAIT_TIMEOUT_SECONDS", _seconds) or cls.run_wait_timeout,
+            max_request_bytes=env.read("MAX_REQUEST_BYTES", _positive_integer) or cls.max_request_bytes,
+            log_level=env.read("LOG_LEVEL", _log_level) or cls.log_level,
+        )
+
+
+class _Environment:
+    """Looks settings up and names the one that is wrong."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def get(self, name: str) -> str | None:
+        return self._values.get(name, "").strip() or None
+
+    def read(self, name: str, parse: Callable[[str], _T]) -> _T | None:
+        value = self.get(name)
+        if value is None:
+            return None
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise SettingsError(name, str(error)) from None
+
+
+def _model(env: _Environment) -> ModelSettings:
+    endpoint = env.read("AZURE_OPENAI_ENDPOINT", _http_url)
+    if endpoint is not None:
+        deployment = env.get("AZURE_OPENAI_CHAT_DEPLOYMENT_NAME")
+        if deployment is None:
+            raise SettingsError(
+                "AZURE_OPENAI_CHAT_DEPLOYMENT_NAME",
+                "is not set, but AZURE_OPENAI_ENDPOINT is: name the deployment to use.",
+            )
+        return AzureOpenAISettings(
+            endpoint=endpoint,
+            deployment=deployment,
+            api_key=env.get("AZURE_OPENAI_API_KEY"),
+            api_version=env.get("AZURE_OPENAI_API_VERSION"),
+        )
+    base_url = env.read("OPENAI_BASE_URL", _http_url)
+    api_key = env.get("OPENAI_API_KEY")
+    if api_key is None and base_url is None:
+        pace = env.read("DEMO_MODEL_WORDS_PER_SECOND", _pace)
+        return DemoModelSettings() if pace is None else DemoModelSettings(words_per_second=pace)
+    model = env.get("OPENAI_MODEL")
+    if model is None:
+        raise SettingsError(
+            "OPENAI_MODEL", "is not set, but OPENAI_API_KEY or OPENAI_BASE_URL is: name the model to use."
+        )
+    # A local endpoint often wants no key, but the client library insists on one.
+    return OpenAISettings(model=model, api_key=api_key or "not-needed", base_url=base_url)
+
+
+def _redis_url(value: str) -> str:
+    # The value is not repeated: it may hold a password.
+    parts = _split_url(value)
+    if parts.scheme not in _REDIS_SCHEMES:
+        raise ValueError(
+            "expected redis://[user:password@]host:port/0, rediss://… for TLS, or unix:///path/to/socket."
+        )
+    if parts.scheme != "unix":
+        try:
+            parts.port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError("the port is not a number from 0 to 65535.") from None
+        if not parts.hostname:
+            raise ValueError("names no host: expected redis://host:port/0.")
+    elif not parts.path:
+        raise ValueError("names no socket: expected unix:///path/to/socket.")
+    return value
+
+
+def _split_url(value: str) -> SplitResult:
+    try:
+        return urlsplit(value)
+    except ValueError:
+        raise ValueError("is not a URL.") from None
+
+
+def _http_url(value: str) -> str:
+    parts = _split_url(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"is {value!r}: expected an http:// or https:// URL.")
+    return value
+
+
+def _scheduler(value: str) -> SchedulerSettings:
+    pairs = [pair.partition("=") for pair in value.split(";") if pair.strip()]
+    parts = {name.strip().lower(): content.strip() for name, _, content in pairs}
+    endpoint = parts.get("endpoint", "")
+    if not endpoint.startswith(("http://", "https://")):
+        raise ValueError("has no Endpoint=http(s)://…: expected Endpoint=…;TaskHub=…;Authentication=….")
+    if not parts.get("taskhub"):
+        raise ValueError("has no TaskHub=…: expected Endpoint=…;TaskHub=…;Authentication=….")
+    authentication = parts.get("authentication", "None")
+    if authentication.lower() not in _SCHEDULER_AUTHENTICATIONS:
+        raise ValueError(
+            f"Authentication is {authentication!r}: expected None, ManagedIdentity or DefaultAzure."
+        )
+    return SchedulerSettings(
+        endpoint=endpoint,
+        task_hub=parts["taskhub"],
+        authentication=authentication.lower(),
+        client_id=parts.get("clientid"),
+    )
+
+
+def _minutes(value: str) -> timedelta:
+    return timedelta(minutes=_number(value, above=0, up_to=_MAX_MINUTES, unit="minutes"))
+
+
+def _seconds(value: str) -> timedelta:
+    return timedelta(seconds=_number(value, above=0, up_to=_MAX_MINUTES * 60, unit="seconds"))
+
+
+def _pace(value: str) -> float:
+    return _number(value, above=-1, up_to=1_000_000, unit="words per second; 0 for no pause")
+
+
+def _number(value: str, *, above: float, up_to: float, unit: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not above < number <= up_to:
+        raise ValueError(f"is {value!r}: expected a number of {unit}, above {above:g}, at most {up_to:g}.")
+    return number
+
+
+def _positive_integer(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and int(value)):
+        raise ValueError(f"is {value!r}: expected a whole number above 0.")
+    return int(value)
+
+
+def _port(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 0 < int(value) <= 65_535):
+        raise ValueError(f"is {value!r}: expected a port from 1 to 65535.")
+    return int(value)
+
+
+def _log_level(value: str) -> str:
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    if value.upper() not in levels:
+        raise ValueError(f"is {value!r}: expected one of {', '.join(levels)}.")
+    return value.upper()
