@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from streaming.errors import SettingsError
@@ -98,21 +98,22 @@ class Settings:
             SettingsError: a value can't be used; its message names the setting, the value and the remedy.
         """
         env = _Environment(os.environ if environment is None else environment)
-        return cls(
-            redis_url=env.read("REDIS_CONNECTION_STRING", _redis_url),
-            stream_ttl=env.read("REDIS_STREAM_TTL_MINUTES", _minutes) or cls.stream_ttl,
-            scheduler=env.read("DURABLE_TASK_SCHEDULER_CONNECTION_STRING", _scheduler),
-            model=_model(env),
-            host=env.read("HOST", str) or cls.host,
-            port=env.read("PORT", _port) or cls.port,
-            data_dir=env.read("DATA_DIR", Path) or cls.data_dir,
-            embedded_redis_port=env.read("EMBEDDED_REDIS_PORT", _port) or cls.embedded_redis_port,
-            stream_appear_timeout=env.read("STREAM_APPEAR_TIMEOUT_SECONDS", _seconds)
-            or cls.stream_appear_timeout,
-            run_wait_timeout=env.read("RUN_WAIT_TIMEOUT_SECONDS", _seconds) or cls.run_wait_timeout,
-            max_request_bytes=env.read("MAX_REQUEST_BYTES", _positive_integer) or cls.max_request_bytes,
-            log_level=env.read("LOG_LEVEL", _log_level) or cls.log_level,
-        )
+        read: dict[str, object] = {
+            "redis_url": env.read("REDIS_CONNECTION_STRING", _redis_url),
+            "stream_ttl": env.read("REDIS_STREAM_TTL_MINUTES", _minutes),
+            "scheduler": env.read("DURABLE_TASK_SCHEDULER_CONNECTION_STRING", _scheduler),
+            "model": _model(env),
+            "host": env.get("HOST"),
+            "port": env.read("PORT", _port),
+            "data_dir": env.read("DATA_DIR", Path),
+            "embedded_redis_port": env.read("EMBEDDED_REDIS_PORT", _port),
+            "stream_appear_timeout": env.read("STREAM_APPEAR_TIMEOUT_SECONDS", _seconds),
+            "run_wait_timeout": env.read("RUN_WAIT_TIMEOUT_SECONDS", _seconds),
+            "max_request_bytes": env.read("MAX_REQUEST_BYTES", _positive_integer),
+            "log_level": env.read("LOG_LEVEL", _log_level),
+        }
+        given: dict[str, Any] = {name: value for name, value in read.items() if value is not None}
+        return cls(**given)
 
 
 class _Environment:
@@ -218,24 +219,24 @@ def _scheduler(value: str) -> SchedulerSettings:
 
 
 def _minutes(value: str) -> timedelta:
-    return timedelta(minutes=_number(value, above=0, up_to=_MAX_MINUTES, unit="minutes"))
+    return timedelta(minutes=_positive_number(value, up_to=_MAX_MINUTES, unit="minutes"))
 
 
 def _seconds(value: str) -> timedelta:
-    return timedelta(seconds=_number(value, above=0, up_to=_MAX_MINUTES * 60, unit="seconds"))
+    return timedelta(seconds=_positive_number(value, up_to=_MAX_MINUTES * 60, unit="seconds"))
 
 
 def _pace(value: str) -> float:
-    return _number(value, above=-1, up_to=1_000_000, unit="words per second; 0 for no pause")
+    return 0.0 if value == "0" else _positive_number(value, up_to=1_000_000, unit="words per second")
 
 
-def _number(value: str, *, above: float, up_to: float, unit: str) -> float:
+def _positive_number(value: str, *, up_to: int, unit: str) -> float:
     try:
         number = float(value)
     except ValueError:
         number = float("nan")
-    if not above < number <= up_to:
-        raise ValueError(f"is {value!r}: expected a number of {unit}, above {above:g}, at most {up_to:g}.")
+    if not 0 < number <= up_to:
+        raise ValueError(f"is {value!r}: expected a number of {unit}, above 0, at most {up_to}.")
     return number
 
 
