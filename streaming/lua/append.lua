@@ -1,0 +1,84 @@
+-- Append a batch of entries to one attempt of a run: fence, dedupe, XADD, state, TTL, wake-up.
+-- The whole of exactly-once is here: nobody else adds entries to a registered run but settle and begin,
+-- which advance the same counter.
+--
+-- KEYS  1 stream  2 run state (hash)
+-- ARGV  1 run id  2 attempt  3 sequence of the batch's first entry  4 TTL (ms)
+--       5 wake-up channel  6 terminal status, or ''  7 number of entries
+--       then for each entry: n, followed by n strings: field, value, field, value ...
+--       (the first pair is text; a terminal entry is the batch's last)
+-- returns  {'ok', cancel requested (0|1), id, id ...}   ids of all entries, those stored before included
+--          {'lost'}            there is no such run
+--          {'fenced', attempt} a later attempt has taken over
+--          {'ended', status}   the run has its terminal
+--          {'gap', sequence}   the batch leaves a hole; sequence is the one expected
+local stream, state = KEYS[1], KEYS[2]
+local run, attempt, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local ttl, channel, terminal, count = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+
+local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel')
+if not held[1] then return {'lost'} end
+local current, next_sequence, status = tonumber(held[1]), tonumber(held[2]), held[3]
+if current ~= attempt then return {'fenced', current} end
+
+local stored = math.max(0, math.min(next_sequence - first, count))
+local ended = status ~= 'running'
+if ended and stored < count then return {'ended', status} end
+if first > next_sequence then return {'gap', next_sequence} end
+
+-- Ids of entries that a repeated batch (its reply was lost) finds stored: a walk from the newest back.
+local function stored_ids(reply)
+  local newest = '+'
+  while true do
+    local page = redis.call('XREVRANGE', stream, newest, '-', 'COUNT', 200)
+    for _, entry in ipairs(page) do
+      local of = {}
+      for i = 1, #entry[2], 2 do of[entry[2][i]] = entry[2][i + 1] end
+      if of['run'] == run and tonumber(of['attempt'] or '1') == attempt then
+        local sequence = tonumber(of['sequence'])
+        if sequence < first then return end
+        if sequence < first + stored then reply[sequence - first + 3] = entry[1] end
+      end
+    end
+    if #page < 200 then return end
+    newest = '(' .. page[#page][1]
+  end
+end
+
+local reply = {'ok', held[4] and 1 or 0}
+if stored > 0 then
+  for i = 1, stored do reply[i + 2] = '' end
+  stored_ids(reply)
+end
+
+local at, last_id = 8, nil
+for i = 0, count - 1 do
+  local n = tonumber(ARGV[at])
+  if i >= stored then
+    local fields = {ARGV[at + 1], ARGV[at + 2], 'sequence', first + i}
+    for j = at + 3, at + n do fields[#fields + 1] = ARGV[j] end
+    fields[#fields + 1] = 'run'
+    fields[#fields + 1] = run
+    if attempt > 1 then
+      fields[#fields + 1] = 'attempt'
+      fields[#fields + 1] = attempt
+    end
+    last_id = redis.call('XADD', stream, '*', unpack(fields))
+    reply[i + 3] = last_id
+  end
+  at = at + n + 1
+end
+
+if last_id then
+  redis.call('HSET', state, 'next', first + count)
+  if terminal ~= '' then
+    local time = redis.call('TIME')
+    redis.call('HSET', state, 'status', terminal, 'terminal', last_id,
+      'ended', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+    redis.call('HDEL', state, 'lease')
+  end
+  redis.call('PEXPIRE', stream, ttl)
+  redis.call('PEXPIRE', state, ttl)
+  redis.call('PUBLISH', channel, last_id)
+end
+return reply

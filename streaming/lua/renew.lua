@@ -1,0 +1,15 @@
+-- Renew a run's lease and slide the TTL of all its keys, also while it is silent.
+--
+-- KEYS  1 stream  2 runs of the conversation  3 run state (hash)
+-- ARGV  1 attempt (0: not begun)  2 TTL (ms)  3 lease (ms)
+-- returns {status, attempt, cancel requested (0|1)}, or {'lost'}
+local held = redis.call('HMGET', KEYS[3], 'status', 'attempt', 'cancel')
+if not held[1] then return {'lost'} end
+local active = held[1] == 'pending' or held[1] == 'running'
+if active and held[2] == ARGV[1] then
+  local time = redis.call('TIME')
+  redis.call('HSET', KEYS[3], 'lease',
+    string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3])))
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[2]) end
+end
+return {held[1], tonumber(held[2]), held[3] and 1 or 0}

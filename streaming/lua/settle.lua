@@ -1,0 +1,40 @@
+-- End a run whose producer is gone, or that was cancelled before it began. Fenced by the attempt that the
+-- caller saw, and done once.
+--
+-- KEYS  1 stream  2 run state (hash)
+-- ARGV  1 run id  2 attempt seen  3 TTL (ms)  4 wake-up channel  5 terminal status
+--       6 how long after its lease a run is given up (ms); -1: at once, whatever its lease
+--       7 '1': settle; '0': only say whether it would
+--       then the terminal entry's field, value ...
+-- returns  {'settled', id} | {'lapsed'} | {'alive'} | {'changed', attempt} | {'ended', status} | {'lost'}
+local stream, state = KEYS[1], KEYS[2]
+local run, ttl = ARGV[1], ARGV[3]
+
+local held = redis.call('HMGET', state, 'status', 'attempt', 'next', 'lease')
+if not held[1] then return {'lost'} end
+local status, attempt = held[1], tonumber(held[2])
+if status ~= 'pending' and status ~= 'running' then return {'ended', status} end
+if attempt ~= tonumber(ARGV[2]) then return {'changed', attempt} end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local patience = tonumber(ARGV[6])
+if patience >= 0 and tonumber(held[4] or '0') + patience >= now then return {'alive'} end
+if ARGV[7] ~= '1' then return {'lapsed'} end
+
+local fields = {'text', '', 'sequence', held[3], 'timestamp', string.format('%.0f', now)}
+for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
+fields[#fields + 1] = 'run'
+fields[#fields + 1] = run
+if attempt > 1 then
+  fields[#fields + 1] = 'attempt'
+  fields[#fields + 1] = attempt
+end
+local id = redis.call('XADD', stream, '*', unpack(fields))
+redis.call('HSET', state, 'status', ARGV[5], 'next', tonumber(held[3]) + 1, 'terminal', id,
+  'ended', string.format('%.0f', now))
+redis.call('HDEL', state, 'lease')
+redis.call('PEXPIRE', stream, ttl)
+redis.call('PEXPIRE', state, ttl)
+redis.call('PUBLISH', ARGV[4], id)
+return {'settled', id}
