@@ -1,0 +1,135 @@
+"""Keeps the leases of this process's runs, and hears when one of them is to stop.
+
+It lives on a thread of its own: a tool that blocks the agents' loop must not cost other runs their lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from streaming.entries import RunStatus
+from streaming.run_control import RunControl, StopReason
+from streaming.run_store import CONTROL_CHANNEL, LEASE, RunStore
+
+_log = logging.getLogger(__name__)
+
+#: Five renewals fit in a lease: four may fail before a reader thinks the producer gone.
+RENEW_INTERVAL: Final = LEASE / 5
+#: How long closing waits for the thread.
+STOP_TIMEOUT: Final = timedelta(seconds=5)
+#: A broken subscription is tried again after this pause; the flag in the run's state covers the time between.
+RESUBSCRIBE_PAUSE: Final = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    attempt: int
+    control: RunControl | None
+
+
+class LeaseKeeper:
+    """Renews the leases of the runs it was given, until told to stop or they end."""
+
+    def __init__(self, connect: Callable[[], Redis], stream_ttl: timedelta) -> None:
+        self._connect = connect
+        self._ttl = stream_ttl
+        self._kept: dict[tuple[str, str], _Kept] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+
+    def keep(self, conversation_id: str, run: str, attempt: int, control: RunControl | None = None) -> None:
+        """Keep a run's lease. ``attempt`` 0 keeps one that has not begun, on behalf of its task hub."""
+        with self._lock:
+            self._kept[conversation_id, run] = _Kept(attempt, control)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name="lease-keeper", daemon=True)
+                self._thread.start()
+
+    def release(self, conversation_id: str, run: str, control: RunControl | None = None) -> None:
+        """Let a run go, unless another execution of it is kept by now."""
+        with self._lock:
+            kept = self._kept.get((conversation_id, run))
+            if kept is not None and kept.control is control:
+                del self._kept[conversation_id, run]
+
+    @property
+    def active(self) -> int:
+        """How many runs are kept."""
+        return len(self._kept)
+
+    def close(self) -> None:
+        """Stop the thread. Blocks until it has, so call it where no loop is running."""
+        loop, stopping, thread = self._loop, self._stopping, self._thread
+        if loop is not None and stopping is not None and thread is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(stopping.set)
+            thread.join(STOP_TIMEOUT.total_seconds())
+
+    def _main(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        redis = self._connect()
+        listening = asyncio.create_task(self._listen(redis))
+        store = RunStore(redis, self._ttl)
+        try:
+            while not self._stopping.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), RENEW_INTERVAL.total_seconds())
+                await asyncio.gather(
+                    *(self._renew(store, *key, kept) for key, kept in list(self._kept.items()))
+                )
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            await redis.aclose()
+
+    async def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
+        try:
+            renewed = await store.renew(conversation_id, run, kept.attempt)
+        except RedisError as error:
+            _log.warning("lease renewal failed: run=%s error=%s", run, type(error).__name__)
+            return
+        if renewed is None:
+            return
+        status, attempt, cancel_requested = renewed
+        if attempt != kept.attempt or status.is_terminal:
+            self._stop(conversation_id, run, kept, StopReason.SUPERSEDED)
+            self.release(conversation_id, run, kept.control)
+        elif cancel_requested and status is RunStatus.RUNNING:
+            self._stop(conversation_id, run, kept, StopReason.CANCELLED)
+
+    async def _listen(self, redis: Redis) -> None:
+        """Hear of cancels at once rather than at the next renewal."""
+        while True:
+            pubsub = redis.pubsub(ignore_subscribe_messages=True)
+            try:
+                await pubsub.subscribe(CONTROL_CHANNEL)
+                async for message in pubsub.listen():
+                    conversation_id, _, run = bytes(message["data"]).decode().partition(" ")
+                    kept = self._kept.get((conversation_id, run))
+                    if kept is not None:
+                        self._stop(conversation_id, run, kept, StopReason.CANCELLED)
+            except RedisError:
+                await asyncio.sleep(RESUBSCRIBE_PAUSE.total_seconds())
+            finally:
+                with contextlib.suppress(RedisError):
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    def _stop(self, conversation_id: str, run: str, kept: _Kept, reason: StopReason) -> None:
+        if kept.control is not None:
+            _log.info("stopping run: conversation=%s run=%s reason=%s", conversation_id, run, reason.value)
+            kept.control.stop(reason)

@@ -1,0 +1,66 @@
+"""The line between the code that writes a run's stream and the code that executes the run.
+
+The framework gives a callback the run's ids, and gives the agent none; and it swallows what a callback
+raises. Both are called in one asyncio task, so a context variable set by the callback reaches the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+
+class StopReason(enum.Enum):
+    """Why an execution should stop."""
+
+    #: Somebody asked for it: the partial answer stays.
+    CANCELLED = "cancelled"
+    #: The run has ended, or a later attempt has it: nothing of this execution may be kept.
+    SUPERSEDED = "superseded"
+
+
+class RunControl:
+    """Stops one execution of a run, from any thread. Made on the loop that executes it."""
+
+    def __init__(self, conversation_id: str, run: str) -> None:
+        self.conversation_id = conversation_id
+        self.run = run
+        self._loop = asyncio.get_running_loop()
+        self._reason: StopReason | None = None
+        self._waiting: asyncio.Task[object] | None = None
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why to stop; ``None``: go on."""
+        return self._reason
+
+    def stop(self, reason: StopReason) -> None:
+        """Ask the execution to stop, now if it waits for the model or a tool. The first reason counts."""
+        try:
+            self._loop.call_soon_threadsafe(self._stop, reason)
+        except RuntimeError:
+            # The loop is closed: the execution is gone with it.
+            return
+
+    def _stop(self, reason: StopReason) -> None:
+        if self._reason is None:
+            self._reason = reason
+            if self._waiting is not None:
+                self._waiting.cancel()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """While inside, ``stop`` cancels the current task, which then sees ``CancelledError`` here."""
+        self._waiting = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._waiting = None
+
+
+#: The run that the current task executes.
+current_run: Final[ContextVar[RunControl | None]] = ContextVar("current_run", default=None)

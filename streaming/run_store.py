@@ -1,0 +1,278 @@
+"""The state of runs in Redis, and every change to it: one server-side script for each.
+
+The argument for exactly-once is in ``lua/append.lua``; this module only calls the scripts and turns their
+replies into values and errors.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+
+from streaming.entries import NewEntry, RunStatus, to_json
+from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
+from streaming.identifiers import keys_of
+
+#: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
+#: within it, so that one slow round trip ends nothing.
+LEASE: Final = timedelta(seconds=10)
+#: Runs of a conversation that can be asked for by name; older ones stay readable as entries.
+RUNS_REMEMBERED: Final = 100
+#: Workers hear of a cancel on this channel at once; the flag in the run's state is what counts.
+CONTROL_CHANNEL: Final = "agent-stream-control"
+
+_SCRIPTS: Final = Path(__file__).with_name("lua")
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What is known of one run."""
+
+    conversation_id: str
+    run: str
+    agent: str
+    status: RunStatus
+    #: 0 before the first attempt.
+    attempt: int
+    #: Entries of the current attempt so far.
+    entries: int
+    #: The run's entries come after this entry id.
+    start: str
+    #: The terminal's entry id.
+    terminal: str | None
+    #: Unix times in milliseconds, by the clock of Redis.
+    created: int
+    started: int | None
+    ended: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The right to append to a run, until a later attempt takes it over."""
+
+    conversation_id: str
+    run: str
+    number: int
+    next_sequence: int
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append did."""
+
+    #: Ids of the batch's entries in order; ``""`` for one that was stored before and is trimmed by now.
+    entry_ids: list[str]
+    cancel_requested: bool
+
+
+class Settlement(enum.StrEnum):
+    """What became of an attempt to end a run whose producer may be gone."""
+
+    SETTLED = "settled"
+    LAPSED = "lapsed"
+    ALIVE = "alive"
+    CHANGED = "changed"
+    ENDED = "ended"
+    LOST = "lost"
+
+
+class RunStore:
+    """Runs of conversations, in one Redis."""
+
+    def __init__(self, redis: Redis, stream_ttl: timedelta) -> None:
+        self._redis = redis
+        self._ttl = _milliseconds(stream_ttl)
+        self._scripts: dict[str, AsyncScript] = {}
+
+    async def register(self, conversation_id: str, run: str, agent: str) -> RunState:
+        """Make a run known before its agent is told of it. Registering it again changes nothing."""
+        keys = keys_of(conversation_id)
+        await self._call(
+            "register",
+            [keys.stream, keys.runs, keys.run(run)],
+            [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel],
+        )
+        state = await self.state(conversation_id, run)
+        if state is None:
+            raise RunLost
+        return state
+
+    async def begin(self, conversation_id: str, run: str, *, owner: str, reason: str) -> Attempt:
+        """Take the run over for a new attempt; entries of an older one are followed by a ``reset``.
+
+        Args:
+            conversation_id: The conversation.
+            run: A registered run.
+            owner: Names this execution: beginning again with the same name changes nothing.
+            reason: Told to readers in the ``reset``, where one is needed.
+
+        Raises:
+            RunEnded: the run has its terminal; it must not be executed again.
+            RunLost: there is no such run.
+        """
+        keys = keys_of(conversation_id)
+        reply = await self._call(
+            "begin",
+            [keys.stream, keys.run(run)],
+            [run, owner, self._ttl, _milliseconds(LEASE), keys.channel, to_json({"reason": reason})],
+        )
+        _raise_refusal(reply, first=0)
+        return Attempt(conversation_id, run, int(reply[1]), int(reply[2]), bool(reply[3]))
+
+    async def append(self, attempt: Attempt, first: int, entries: Sequence[NewEntry]) -> Appended:
+        """Append entries with the sequences ``first``, ``first + 1`` …, once, however often it is repeated.
+
+        Raises:
+            AttemptFenced: a later attempt has taken over.
+            RunEnded: the run has its terminal.
+            RunLost: the run's state is gone.
+            SequenceGap: an earlier entry is missing.
+        """
+        keys = keys_of(attempt.conversation_id)
+        terminal = entries[-1].status
+        arguments: list[str | int] = [attempt.run, attempt.number, first, self._ttl, keys.channel]
+        arguments += [terminal.value if terminal else "", len(entries)]
+        for entry in entries:
+            fields = entry.fields()
+            arguments.append(len(fields))
+            arguments += fields
+        reply = await self._call("append", [keys.stream, keys.run(attempt.run)], arguments)
+        _raise_refusal(reply, first=first)
+        return Appended([_str(entry_id) for entry_id in reply[2:]], bool(reply[1]))
+
+    async def append_anonymous(self, conversation_id: str, fields: Sequence[str]) -> str:
+        """Append one entry that belongs to no registered run. Returns its id."""
+        keys = keys_of(conversation_id)
+        return _str(await self._call("append_anonymous", [keys.stream], [self._ttl, keys.channel, *fields]))
+
+    async def settle(
+        self, state: RunState, outcome: NewEntry, *, patience: timedelta | None, confirm: bool = True
+    ) -> Settlement:
+        """End a run whose producer is gone, once and fenced by the attempt in ``state``.
+
+        Args:
+            state: The run as the caller saw it.
+            outcome: The terminal entry.
+            patience: How long after its lease the run is given up; ``None``: at once.
+            confirm: ``False`` only says whether it would.
+        """
+        keys = keys_of(state.conversation_id)
+        assert outcome.status is not None
+        reply = await self._call(
+            "settle",
+            [keys.stream, keys.run(state.run)],
+            [
+                state.run,
+                state.attempt,
+                self._ttl,
+                keys.channel,
+                outcome.status.value,
+                -1 if patience is None else _milliseconds(patience),
+                int(confirm),
+                *outcome.fields()[4:],
+            ],
+        )
+        return Settlement(_str(reply[0]))
+
+    async def renew(self, conversation_id: str, run: str, attempt: int) -> tuple[RunStatus, int, bool] | None:
+        """Renew the lease and slide the TTL of the run's keys.
+
+        Returns:
+            The run's status, its current attempt and whether a cancel was asked for; ``None`` if it is gone.
+        """
+        keys = keys_of(conversation_id)
+        reply = await self._call(
+            "renew",
+            [keys.stream, keys.runs, keys.run(run)],
+            [attempt, self._ttl, _milliseconds(LEASE)],
+        )
+        if _str(reply[0]) == "lost":
+            return None
+        return RunStatus(_str(reply[0])), int(reply[1]), bool(reply[2])
+
+    async def request_cancel(self, conversation_id: str, run: str) -> RunStatus | None:
+        """Ask a run to stop. Returns where it stood; ``None`` if there is no such run."""
+        key = keys_of(conversation_id).run(run)
+        reply = await self._call("cancel", [key], [CONTROL_CHANNEL, conversation_id, run])
+        status = _str(reply[0])
+        return None if status == "lost" else RunStatus(status)
+
+    async def latest_run(self, conversation_id: str) -> RunState | None:
+        """The conversation's latest registered run, if its state is still there."""
+        newest = await self._redis.zrevrange(keys_of(conversation_id).runs, 0, 0)
+        return await self.state(conversation_id, _str(newest[0])) if newest else None
+
+    async def state(self, conversation_id: str, run: str) -> RunState | None:
+        """What is known of one run; ``None`` if it never was or has expired."""
+        reply: dict[Any, Any] = await self._redis.hgetall(keys_of(conversation_id).run(run))
+        held = {_str(name): _str(value) for name, value in reply.items()}
+        if "status" not in held:
+            return None
+        return RunState(
+            conversation_id=conversation_id,
+            run=run,
+            agent=held["agent"],
+            status=RunStatus(held["status"]),
+            attempt=int(held["attempt"]),
+            entries=int(held["next"]),
+            start=held["start"],
+            terminal=held.get("terminal"),
+            created=int(held["created"]),
+            started=_optional_int(held.get("started")),
+            ended=_optional_int(held.get("ended")),
+        )
+
+    async def unfinished(self) -> list[RunState]:
+        """All runs without a terminal. Walks the whole key space: for the start of an embedded server."""
+        found: list[RunState] = []
+        async for key in self._redis.scan_iter(match="{agent-stream:*}:run:*", count=1_000):
+            tag, _, run = _str(key).partition("}:run:")
+            state = await self.state(tag.removeprefix("{agent-stream:"), run)
+            if state is not None and not state.status.is_terminal:
+                found.append(state)
+        return found
+
+    async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self._redis.register_script(_source(name))
+        return await script(keys=keys, args=arguments)
+
+
+@cache
+def _source(name: str) -> str:
+    return (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:
+    outcome = _str(reply[0])
+    if outcome == "ok":
+        return
+    if outcome == "fenced":
+        raise AttemptFenced(f"Attempt {int(reply[1])} has taken over the run.")
+    if outcome == "ended":
+        raise RunEnded(f"The run has ended: {_str(reply[1])}.")
+    if outcome == "gap":
+        raise SequenceGap(f"The next sequence is {int(reply[1])}, not {first}.")
+    raise RunLost
+
+
+def _str(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
+
+
+def _optional_int(value: str | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _milliseconds(value: timedelta) -> int:
+    return int(value / timedelta(milliseconds=1))
