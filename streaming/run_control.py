@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final
 
@@ -40,11 +40,12 @@ class RunControl:
 
     def stop(self, reason: StopReason) -> None:
         """Ask the execution to stop, now if it waits for the model or a tool. The first reason counts."""
-        try:
-            self._loop.call_soon_threadsafe(self._stop, reason)
-        except RuntimeError:
-            # The loop is closed: the execution is gone with it.
+        if _running_loop() is self._loop:
+            self._stop(reason)
             return
+        # A closed loop raises: the execution is gone with it.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop, reason)
 
     def _stop(self, reason: StopReason) -> None:
         if self._reason is None:
@@ -60,6 +61,13 @@ class RunControl:
             yield
         finally:
             self._waiting = None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 #: The run that the current task executes.

@@ -231,6 +231,10 @@ class RunStore:
             ended=_optional_int(held.get("ended")),
         )
 
+    async def stream_exists(self, conversation_id: str) -> bool:
+        """Whether the conversation has entries."""
+        return bool(await self._redis.exists(keys_of(conversation_id).stream))
+
     async def unfinished(self) -> list[RunState]:
         """All runs without a terminal. Walks the whole key space: for the start of an embedded server."""
         found: list[RunState] = []

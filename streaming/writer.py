@@ -106,6 +106,9 @@ class RunWriter:
                 self._progress.set()
         except (WriterRefused, StreamUnavailable) as failure:
             self._failure = failure
+        except Exception as failure:
+            _log.exception("stream writer broke: run=%s", self._attempt.run)
+            self._failure = failure
         finally:
             self._draining = None
             self._progress.set()

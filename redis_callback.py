@@ -1,0 +1,271 @@
+"""The agent's updates → ordered stream entries and exactly one terminal.
+
+``RedisStreamCallback`` is given to the framework, which calls it on the agents' event loop. It knows the
+handler that writes the stream, and the framework's types; no host, no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from agent_framework import AgentResponse, AgentResponseUpdate, Content
+from agent_framework_durabletask import AgentCallbackContext, AgentResponseCallbackProtocol
+
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.entries import REASONING, RESET, TOOL_CALL, TOOL_RESULT, USAGE, NewEntry, RunStatus
+from streaming.errors import RunEnded, StreamUnavailable, WriterRefused
+from streaming.identifiers import new_id
+from streaming.leases import LeaseKeeper
+from streaming.run_control import RunControl, StopReason, current_run
+from streaming.text_joiner import TextJoiner, storable
+from streaming.writer import RunWriter
+
+_log = logging.getLogger(__name__)
+
+#: Error code by which the wrapped agent says that it stopped because it was asked to.
+CANCELLED_CODE: Final = "cancelled"
+#: A typed entry's JSON is cut at this many characters: tools may return megabytes, and every reader that
+#: asked for events would get them.
+EVENT_DATA_LIMIT: Final = 65_536
+#: A corrected answer is appended in pieces of this many characters.
+CORRECTION_PIECE: Final = 65_536
+
+
+class RedisStreamCallback(AgentResponseCallbackProtocol):
+    """Streams every run of the agents it is given to.
+
+    Give it to ``AgentFunctionApp(default_callback=…)`` or ``DurableAIAgentWorker(…, callback=…)``, and wrap
+    the agents in ``hosting.streamable_agent.StreamableAgent``: only then does it hear of a failure.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[], RedisStreamResponseHandler],
+        leases: LeaseKeeper | None = None,
+    ) -> None:
+        """Stream through ``handler()``, which gives the running event loop's own handler.
+
+        Args:
+            handler: Called on the agents' loop, once for each run.
+            leases: Keeps the leases of runs in progress. Without it a silent run counts as dead after
+                ``streaming.run_store.LEASE``.
+        """
+        self._handler = handler
+        self._leases = leases
+        self._runs: WeakKeyDictionary[RunControl, _RunStream] = WeakKeyDictionary()
+
+    async def on_streaming_response_update(
+        self, update: AgentResponseUpdate, context: AgentCallbackContext
+    ) -> None:
+        """Append what the update holds."""
+        run = await self._run_of(context)
+        if run is not None:
+            await self._write(run, run.translate(update))
+
+    async def on_agent_response(self, response: AgentResponse[Any], context: AgentCallbackContext) -> None:
+        """Append what is missing, then the terminal, and wait until it is in Redis."""
+        run = await self._run_of(context)
+        if run is None:
+            return
+        await self._write(run, run.conclude(response))
+        current_run.set(None)
+        self._runs.pop(run.control, None)
+        if self._leases is not None:
+            self._leases.release(run.control.conversation_id, run.control.run, run.control)
+
+    async def _run_of(self, context: AgentCallbackContext) -> _RunStream | None:
+        """The stream of the run that this task executes; ``None``: nothing of it is to be written."""
+        control = current_run.get()
+        if control is None or control.run != context.correlation_id:
+            control = await self._begin(context)
+        return self._runs.get(control)
+
+    async def _begin(self, context: AgentCallbackContext) -> RunControl:
+        conversation_id, run = context.session_id or "", context.correlation_id
+        control = RunControl(conversation_id, run)
+        current_run.set(control)
+        try:
+            handler = self._handler()
+            attempt = await handler.begin_run(
+                conversation_id, run, agent=context.agent_name, owner=new_id(), patient=True
+            )
+        except RunEnded:
+            _log.info(
+                "run has ended before, not executed again: conversation=%s run=%s", conversation_id, run
+            )
+            control.stop(StopReason.SUPERSEDED)
+            return control
+        except StreamUnavailable:
+            _log.error("run goes on without its stream: conversation=%s run=%s", conversation_id, run)
+            return control
+        writer = RunWriter(handler.runs, attempt, on_cancel=lambda: control.stop(StopReason.CANCELLED))
+        self._runs[control] = _RunStream(control, writer)
+        if attempt.cancel_requested:
+            control.stop(StopReason.CANCELLED)
+        if self._leases is not None:
+            self._leases.keep(conversation_id, run, attempt.number, control)
+        _log.info(
+            "run started: conversation=%s run=%s agent=%s attempt=%d",
+            conversation_id,
+            run,
+            context.agent_name,
+            attempt.number,
+        )
+        return control
+
+    async def _write(self, run: _RunStream, entries: Iterable[NewEntry]) -> None:
+        control = run.control
+        try:
+            await run.write(entries)
+        except WriterRefused as refused:
+            _log.warning(
+                "run stopped, %s: conversation=%s run=%s", refused.code, control.conversation_id, control.run
+            )
+            self._runs.pop(control, None)
+            control.stop(StopReason.SUPERSEDED)
+        except StreamUnavailable:
+            _log.error(
+                "run goes on without its stream: conversation=%s run=%s", control.conversation_id, control.run
+            )
+            self._runs.pop(control, None)
+
+
+class _RunStream:
+    """One attempt: its writer, and what was streamed so far."""
+
+    def __init__(self, control: RunControl, writer: RunWriter) -> None:
+        self.control = control
+        self._writer = writer
+        self._joiner = TextJoiner()
+        self._streamed: list[str] = []
+        self._calls: dict[str, dict[str, str]] = {}
+        self._failure: Content | None = None
+
+    async def write(self, entries: Iterable[NewEntry]) -> None:
+        for entry in entries:
+            await self._writer.put(entry)
+            if entry.status is not None:
+                await self._writer.flush()
+                _log.info(
+                    "run ended: conversation=%s run=%s status=%s",
+                    self.control.conversation_id,
+                    self.control.run,
+                    entry.status.value,
+                )
+
+    def translate(self, update: AgentResponseUpdate) -> list[NewEntry]:
+        """An update's entries."""
+        entries: list[NewEntry] = []
+        for content in update.contents:
+            if content.type == "function_call":
+                self._collect_call(content)
+                continue
+            entries += self._finished_calls()
+            entries += self._entries_of(content)
+        return entries
+
+    def _entries_of(self, content: Content) -> list[NewEntry]:
+        match content.type:
+            case "text":
+                # "replace" repeats the whole text at the end of it; the final response has the last word.
+                text = "" if content.merge_mode == "replace" else self._joiner.feed(content.text or "")
+                return [self._text(text)] if text else []
+            case "text_reasoning":
+                return [_event(REASONING, {"text": content.text})] if content.text else []
+            case "function_result":
+                return [_event(TOOL_RESULT, {"call_id": content.call_id, "result": content.result})]
+            case "usage":
+                return [_event(USAGE, dict(content.usage_details or {}))]
+            case "error":
+                self._failure = content
+                return []
+            case _:
+                described = content.to_dict(exclude={"raw_representation"}, exclude_none=True)
+                return [_event(content.type, described)]
+
+    def _collect_call(self, content: Content) -> None:
+        """Providers send a call's arguments in fragments; readers want one entry for a call."""
+        call_id = content.call_id or next(reversed(self._calls), "")
+        call = self._calls.setdefault(call_id, {"call_id": call_id, "name": "", "arguments": ""})
+        call["name"] = content.name or call["name"]
+        arguments = content.arguments
+        if isinstance(arguments, str):
+            call["arguments"] += arguments
+        elif arguments is not None:
+            call["arguments"] = dict(arguments)  # type: ignore[assignment]  # a provider that sends it whole
+
+    def _finished_calls(self) -> list[NewEntry]:
+        calls, self._calls = self._calls, {}
+        return [_event(TOOL_CALL, call) for call in calls.values()]
+
+    def _text(self, text: str) -> NewEntry:
+        self._streamed.append(text)
+        return NewEntry(timestamp=_now(), text=text)
+
+    def conclude(self, response: AgentResponse[Any]) -> list[NewEntry]:
+        """What is still missing, and the terminal."""
+        entries = self._finished_calls()
+        held = self._joiner.flush()
+        if held:
+            entries.append(self._text(held))
+        failure = self._failure or _error_of(response)
+        if failure is None:
+            entries += self._correction(_text_of(response))
+        return [*entries, _terminal(failure)]
+
+    def _correction(self, final: str) -> list[NewEntry]:
+        """The final response wins over what was streamed."""
+        streamed = "".join(self._streamed)
+        if final == streamed or not final:
+            return []
+        entries = []
+        if not final.startswith(streamed):
+            entries.append(_event(RESET, {"reason": "the final answer differs from what was streamed"}))
+            streamed = ""
+        missing = final[len(streamed) :]
+        pieces = range(0, len(missing), CORRECTION_PIECE)
+        return entries + [self._text(missing[at : at + CORRECTION_PIECE]) for at in pieces]
+
+
+def _event(kind: str, data: dict[str, Any]) -> NewEntry:
+    return NewEntry(timestamp=_now(), type=kind, data={name: _bounded(value) for name, value in data.items()})
+
+
+def _bounded(value: Any) -> Any:
+    text = value if isinstance(value, str) else None
+    if text is None:
+        return value
+    text = storable(text)
+    return text if len(text) <= EVENT_DATA_LIMIT else text[:EVENT_DATA_LIMIT] + "…"
+
+
+def _terminal(failure: Content | None) -> NewEntry:
+    if failure is None:
+        return NewEntry(timestamp=_now(), status=RunStatus.COMPLETED)
+    if failure.error_code == CANCELLED_CODE:
+        return NewEntry(timestamp=_now(), status=RunStatus.CANCELLED)
+    return NewEntry(
+        timestamp=_now(),
+        status=RunStatus.FAILED,
+        error=storable(failure.message or "The agent failed."),
+        code=failure.error_code or "agent_failed",
+    )
+
+
+def _error_of(response: AgentResponse[Any]) -> Content | None:
+    contents = (content for message in response.messages for content in message.contents)
+    return next((content for content in contents if content.type == "error"), None)
+
+
+def _text_of(response: AgentResponse[Any]) -> str:
+    """The answer's text. ``response.text`` puts spaces between a message's contents."""
+    contents = (content for message in response.messages for content in message.contents)
+    return storable("".join(content.text or "" for content in contents if content.type == "text"))
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

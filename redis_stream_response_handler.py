@@ -1,0 +1,187 @@
+"""The stream: append and read, both halves of the stored format.
+
+``RedisStreamResponseHandler`` is the published interface; the parts it is made of are in ``streaming/``.
+It knows Redis and the format, and neither agents nor HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from types import TracebackType
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from streaming.entries import READING_EVENTS, StreamChunk
+from streaming.errors import RunLost, StreamingError, StreamUnavailable
+from streaming.identifiers import check_conversation_id, keys_of
+from streaming.reader import StreamReader
+from streaming.run_store import LEASE, Attempt, RunStore
+from streaming.text_joiner import storable
+from streaming.writer import PATIENCE, RETRY_FIRST, RETRY_MOST
+
+__all__ = ["RedisStreamResponseHandler", "StreamChunk"]
+
+#: How long ``read_stream`` waits for a conversation that is not there yet.
+APPEAR_TIMEOUT: Final = timedelta(seconds=30)
+#: Told to readers when a run is executed again.
+RETRIED_REASON: Final = "the run was interrupted and starts again"
+
+
+class RedisStreamResponseHandler:
+    """Appends to and reads the streams of conversations in one Redis.
+
+    Belongs to the event loop that its client belongs to.
+    """
+
+    def __init__(
+        self,
+        redis_client: Redis,
+        stream_ttl: timedelta = timedelta(minutes=10),
+        *,
+        dead_after: timedelta = LEASE,
+    ) -> None:
+        """Use ``redis_client``, with ``decode_responses`` on or off.
+
+        Args:
+            redis_client: An asyncio client.
+            stream_ttl: How long a stream lives after its last append; it slides.
+            dead_after: How long after its lease a silent run is given up. Longer where a task hub may
+                resume it.
+        """
+        self._redis = redis_client
+        self.runs: Final = RunStore(redis_client, stream_ttl)
+        self.reader: Final = StreamReader(redis_client, self.runs, dead_after=dead_after)
+
+    async def __aenter__(self) -> RedisStreamResponseHandler:
+        """Enter; nothing is opened before it is needed."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the handler and its client."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let all readers go and close the client."""
+        await self.reader.close()
+        with contextlib.suppress(RedisError):
+            await self._redis.aclose()
+
+    async def write_chunk(self, conversation_id: str, text: str, sequence: int) -> str:
+        """Append a chunk that belongs to no registered run. Returns its entry id.
+
+        Raises:
+            InvalidInput: the conversation id can't be used.
+            RedisError: Redis refused or did not answer.
+        """
+        return await self._append_anonymous(conversation_id, text, sequence)
+
+    async def write_completion(self, conversation_id: str, sequence: int) -> str:
+        """Append the end of a run that is not registered. Returns its entry id.
+
+        Raises:
+            InvalidInput: the conversation id can't be used.
+            RedisError: Redis refused or did not answer.
+        """
+        return await self._append_anonymous(conversation_id, "", sequence, "done", "true")
+
+    async def _append_anonymous(self, conversation_id: str, text: str, sequence: int, *more: str) -> str:
+        check_conversation_id(conversation_id)
+        fields = ["text", storable(text), "sequence", str(sequence)]
+        fields += ["timestamp", str(time.time_ns() // 1_000_000), *more]
+        return await self.runs.append_anonymous(conversation_id, fields)
+
+    async def read_stream(
+        self,
+        conversation_id: str,
+        cursor: str | None = None,
+        *,
+        run: str | None = None,
+        follow: bool = False,
+        events: bool = False,
+        appear_timeout: timedelta = APPEAR_TIMEOUT,
+    ) -> AsyncIterator[StreamChunk]:
+        """Replay a stream and follow it to the end of the run.
+
+        Args:
+            conversation_id: The conversation.
+            cursor: ``None``: its latest run from the start. ``"0"``: all that is retained. ``"$"``: only
+                what is new. An ``entry_id``: strictly after it.
+            run: Only this run.
+            follow: Go on through later runs.
+            events: Also the entries that are not text: tool calls, reasoning, usage.
+            appear_timeout: How long a conversation that is not there is waited for.
+
+        Yields:
+            Chunks. The last one has ``is_done`` or ``error``; a ``type`` of ``reset`` means that what was
+            given of the run so far is to be discarded, and ``gap`` that entries are missing.
+        """
+        try:
+            check_conversation_id(conversation_id)
+            opened = await self.reader.open(
+                conversation_id, cursor, run=run, follow=follow, appear_timeout=appear_timeout
+            )
+        except StreamingError as error:
+            yield StreamChunk(entry_id=cursor or "0-0", error=error.message, code=error.code)
+            return
+        async with aclosing(aiter(opened)) as batches:
+            async for batch in batches:
+                for chunk in batch:
+                    cursor = chunk.entry_id
+                    if events or chunk.type is None or chunk.type in READING_EVENTS:
+                        yield chunk
+        if opened.cut_short:
+            error = StreamUnavailable()
+            yield StreamChunk(entry_id=cursor or "0-0", error=error.message, code=error.code)
+
+    async def begin_run(
+        self, conversation_id: str, run: str, *, agent: str, owner: str, patient: bool = False
+    ) -> Attempt:
+        """Start an attempt of a run, which is registered first if it was not.
+
+        Args:
+            conversation_id: The conversation.
+            run: The framework's correlation id.
+            agent: The agent's name.
+            owner: Names this execution: beginning again with the same name changes nothing.
+            patient: Try for ``streaming.writer.PATIENCE`` while Redis is away.
+
+        Raises:
+            RunEnded: the run has its terminal; it must not be executed again.
+            StreamUnavailable: Redis does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + (PATIENCE.total_seconds() if patient else 0)
+        pause = RETRY_FIRST.total_seconds()
+        while True:
+            try:
+                return await self._begin_once(conversation_id, run, agent, owner)
+            except RedisError as error:
+                if loop.time() >= give_up_at:
+                    raise StreamUnavailable from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_MOST.total_seconds())
+
+    async def _begin_once(self, conversation_id: str, run: str, agent: str, owner: str) -> Attempt:
+        try:
+            return await self.runs.begin(conversation_id, run, owner=owner, reason=RETRIED_REASON)
+        except RunLost:
+            # The framework may be asked to run an agent by others than our HTTP routes.
+            await self.runs.register(conversation_id, run, agent)
+            return await self.runs.begin(conversation_id, run, owner=owner, reason=RETRIED_REASON)
+
+    @staticmethod
+    def stream_key(conversation_id: str) -> str:
+        """The Redis key of a conversation's stream."""
+        return keys_of(conversation_id).stream

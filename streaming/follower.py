@@ -1,0 +1,285 @@
+"""Live entries for all readers of one event loop.
+
+One subscription connection hears, for every followed stream, that something was appended (the append script
+publishes it); then one round trip reads all woken streams, and a stream's readers share what came. Writers
+that publish nothing (any program may ``XADD``) are followed by one blocking read over their streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from bisect import bisect_right
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import islice
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from streaming.entries import StreamChunk, decode_entry
+from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id
+from streaming.liveness import ProducerWatch
+
+_log = logging.getLogger(__name__)
+
+#: Entries of a stream kept in memory for its readers; one that falls behind pages from Redis instead.
+RING_ENTRIES: Final = 1_000
+#: Entries read at once from one stream.
+PAGE: Final = 500
+#: Streams read in one round trip.
+STREAMS_AT_ONCE: Final = 100
+#: A blocking read returns after this time at the latest. Below the driver's default socket timeout of 5 s,
+#: since the client may be the user's own.
+BLOCK: Final = timedelta(seconds=4)
+#: After trouble with Redis, the next try comes after this pause.
+RETRY_PAUSE: Final = timedelta(milliseconds=200)
+
+
+class LiveStream:
+    """The newest entries of one followed stream. Covers everything after ``start``."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self.start: EntryId = FIRST
+        self.tail: EntryId = FIRST
+        self.readers = 0
+        self.foreign_readers = 0
+        self.is_ready = False
+        #: One watch for each run that is read (``None``: the latest), shared by its readers.
+        self.watches: dict[str | None, ProducerWatch] = {}
+        self.preparing = asyncio.Lock()
+        self._ids: deque[EntryId] = deque()
+        self._entries: deque[StreamChunk] = deque()
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def covers(self, cursor: EntryId) -> bool:
+        """Whether memory holds everything after the cursor."""
+        return cursor >= self.start
+
+    def after(self, cursor: EntryId) -> list[StreamChunk]:
+        """The entries after a cursor that is covered."""
+        if cursor >= self.tail:
+            return []
+        return list(islice(self._entries, bisect_right(self._ids, cursor), None))
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait for something new. ``False``: nothing came within ``timeout`` seconds."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        handle = asyncio.get_running_loop().call_later(timeout, _wake, waiter)
+        try:
+            await waiter
+            return not handle.cancelled() and handle.when() > asyncio.get_running_loop().time()
+        finally:
+            handle.cancel()
+            self._waiters.discard(waiter)
+
+    def wake(self) -> None:
+        """Let all waiting readers look again."""
+        for waiter in self._waiters:
+            _wake(waiter)
+
+    def add(self, entries: list[StreamChunk]) -> None:
+        """Take entries that were read after ``tail``."""
+        for entry in entries:
+            entry_id = parse_entry_id(entry.entry_id)
+            self._ids.append(entry_id)
+            self._entries.append(entry)
+            self.tail = entry_id
+        while len(self._entries) > RING_ENTRIES:
+            self.start = self._ids.popleft()
+            self._entries.popleft()
+        self.wake()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class StreamFollower:
+    """Follows streams for the readers of the running event loop, over two connections."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._streams: dict[str, LiveStream] = {}
+        self._woken: set[str] = set()
+        self._something_woken = asyncio.Event()
+        self._foreign_changed = asyncio.Event()
+        #: The streams that the blocking read waits on.
+        self._blocked_on: set[LiveStream] = set()
+        self._pubsub: PubSub = redis.pubsub()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether readers are to go: the service stops."""
+        return self._closed
+
+    async def close(self) -> None:
+        """Let all readers go, and both connections."""
+        self._closed = True
+        for stream in self._streams.values():
+            stream.wake()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+        with contextlib.suppress(RedisError):
+            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    @asynccontextmanager
+    async def follow(self, keys: Keys, *, foreign: bool) -> AsyncIterator[LiveStream]:
+        """Follow a stream while inside.
+
+        Args:
+            keys: The conversation's.
+            foreign: Whether someone may append without publishing.
+
+        Raises:
+            RedisError: Redis is away.
+        """
+        stream = self._streams.get(keys.channel)
+        if stream is None:
+            stream = self._streams[keys.channel] = LiveStream(keys)
+        stream.readers += 1
+        stream.foreign_readers += foreign
+        try:
+            await self._ensure_ready(stream)
+            if foreign and stream not in self._blocked_on:
+                self._foreign_changed.set()
+                self._ensure_task("stream-blocking-read", self._read_foreign)
+            yield stream
+        finally:
+            stream.readers -= 1
+            stream.foreign_readers -= foreign
+            if stream.readers == 0 and self._streams.get(keys.channel) is stream:
+                del self._streams[keys.channel]
+                self._woken.discard(keys.channel)
+                await self._unsubscribe(keys.channel)
+
+    async def _ensure_ready(self, stream: LiveStream) -> None:
+        """The first reader subscribes, then looks where the stream stands: nothing falls between."""
+        async with stream.preparing:
+            if stream.is_ready:
+                return
+            await self._pubsub.subscribe(stream.keys.channel)
+            newest: list[Any] = await self._redis.xrevrange(stream.keys.stream, count=1)
+            if newest:
+                stream.start = stream.tail = parse_entry_id(decode_entry(*newest[0]).entry_id)
+            stream.is_ready = True
+        self._ensure_task("stream-wakeups", self._listen)
+        self._ensure_task("stream-reads", self._read_woken)
+
+    async def _unsubscribe(self, channel: str) -> None:
+        # A later reader may have come while this one waited for the connection.
+        if self._closed or channel in self._streams:
+            return
+        with contextlib.suppress(RedisError):
+            await self._pubsub.unsubscribe(channel)
+        if channel in self._streams:
+            with contextlib.suppress(RedisError):
+                await self._pubsub.subscribe(channel)
+
+    def _ensure_task(self, name: str, run: Any) -> None:
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self._tasks[name] = asyncio.create_task(run(), name=name)
+
+    def look_again(self, stream: LiveStream) -> None:
+        """Read a stream though nobody published: a net under wake-ups that a dead connection swallowed."""
+        self._mark_woken(stream.keys.channel)
+
+    def _mark_woken(self, channel: str) -> None:
+        if channel in self._streams:
+            self._woken.add(channel)
+            self._something_woken.set()
+
+    async def _listen(self) -> None:
+        """Mark streams as woken. A (re)subscription is a wake-up too: what came in between was not heard."""
+        while not self._closed:
+            try:
+                message = await self._pubsub.get_message(timeout=None)
+            except (RedisError, OSError) as error:
+                _log.warning("stream subscription broke, reconnecting: error=%s", type(error).__name__)
+                await asyncio.sleep(RETRY_PAUSE.total_seconds())
+                continue
+            if message is not None and message["type"] in ("message", "subscribe"):
+                channel = message["channel"]
+                self._mark_woken(channel if isinstance(channel, str) else bytes(channel).decode())
+
+    async def _read_woken(self) -> None:
+        while not self._closed:
+            await self._something_woken.wait()
+            self._something_woken.clear()
+            while self._woken:
+                channels = list(islice(self._woken, STREAMS_AT_ONCE))
+                self._woken.difference_update(channels)
+                try:
+                    await self._read([self._streams[name] for name in channels if name in self._streams])
+                except (RedisError, OSError) as error:
+                    _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
+                    self._woken.update(channels)
+                    await asyncio.sleep(RETRY_PAUSE.total_seconds())
+
+    async def _read(self, streams: list[LiveStream]) -> None:
+        streams = [stream for stream in streams if stream.is_ready]
+        if not streams:
+            return
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for stream in streams:
+                pipeline.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
+            replies = await pipeline.execute()
+        for stream, reply in zip(streams, replies, strict=True):
+            self._take(stream, reply)
+            if len(reply) == PAGE:
+                self._mark_woken(stream.keys.channel)
+
+    @staticmethod
+    def _take(stream: LiveStream, reply: list[Any]) -> None:
+        entries = [decode_entry(entry_id, fields) for entry_id, fields in reply]
+        # Both readers of this class may bring the same entries.
+        fresh = [entry for entry in entries if parse_entry_id(entry.entry_id) > stream.tail]
+        if fresh:
+            stream.add(fresh)
+
+    async def _read_foreign(self) -> None:
+        """Block on the streams whose writers publish nothing; begin again when their set grows."""
+        while not self._closed:
+            foreign = [stream for stream in self._streams.values() if stream.foreign_readers]
+            if not foreign:
+                self._blocked_on.clear()
+                return
+            self._foreign_changed.clear()
+            self._blocked_on = set(foreign)
+            changed = asyncio.create_task(self._foreign_changed.wait())
+            reading = asyncio.create_task(self._block(foreign))
+            try:
+                await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
+                reading.cancel()
+                await asyncio.gather(changed, reading, return_exceptions=True)
+
+    async def _block(self, streams: list[LiveStream]) -> None:
+        try:
+            reply: Any = await self._redis.xread(
+                {stream.keys.stream: str(stream.tail) for stream in streams},
+                count=PAGE,
+                block=int(BLOCK / timedelta(milliseconds=1)),
+            )
+        except (RedisError, OSError) as error:
+            _log.warning("blocking stream read failed, retrying: error=%s", type(error).__name__)
+            await asyncio.sleep(RETRY_PAUSE.total_seconds())
+            return
+        by_key = {stream.keys.stream: stream for stream in streams}
+        for key, entries in reply.items() if isinstance(reply, dict) else reply or []:
+            self._take(by_key[key if isinstance(key, str) else bytes(key).decode()], list(entries))

@@ -1,0 +1,105 @@
+"""Opens reads of conversations' streams; one reader serves all of an event loop.
+
+``StreamReader.open`` decides where a read starts, so that a host can still answer with a status; iterating
+the ``OpenStream`` it returns does the rest. Rules: docs/protocol.md, section 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from streaming.errors import ConversationNotFound, StreamUnavailable
+from streaming.follower import StreamFollower
+from streaming.identifiers import keys_of
+from streaming.open_stream import OpenStream
+from streaming.run_store import LEASE, RunStore
+from streaming.span import Cursor, SpanFinder
+
+#: A silent reader is given an empty batch this often, so that its host can send a heartbeat; proxies cut
+#: connections that are silent for 30 to 60 s.
+HEARTBEAT: Final = timedelta(seconds=15)
+
+
+class StreamReader:
+    """Reads streams on the running event loop."""
+
+    def __init__(self, redis: Redis, runs: RunStore, *, dead_after: timedelta = LEASE) -> None:
+        """Read from ``redis``.
+
+        Args:
+            redis: The loop's client.
+            runs: The same Redis.
+            dead_after: How long after its lease a run is given up. Longer where a scheduler may resume it.
+        """
+        self._redis = redis
+        self._runs = runs
+        self._dead_after = dead_after
+        self._follower = StreamFollower(redis)
+
+    async def close(self) -> None:
+        """Let all readers go: they end as if cut."""
+        await self._follower.close()
+
+    async def open(
+        self,
+        conversation_id: str,
+        cursor: str | None = None,
+        *,
+        run: str | None = None,
+        follow: bool = False,
+        appear_timeout: timedelta = timedelta(0),
+        heartbeat: timedelta = HEARTBEAT,
+    ) -> OpenStream:
+        """Find out where a read starts.
+
+        Args:
+            conversation_id: A valid id.
+            cursor: ``None``: the latest run from its start. ``0``: all that is retained. ``$``: only what
+                is new. An entry id: strictly after it.
+            run: Only this run, from its start where there is no cursor.
+            follow: Go on through later runs.
+            appear_timeout: How long an unknown conversation is waited for.
+            heartbeat: How often a silent read gives an empty batch.
+
+        Raises:
+            InvalidCursor: the cursor is malformed, or lies after everything in the stream.
+            ConversationNotFound: there is no such stream.
+            RunNotFound: the conversation has no such run.
+            StreamUnavailable: Redis does not answer.
+        """
+        wanted = Cursor.parse(cursor)
+        try:
+            await self._wait_until_there(conversation_id, appear_timeout)
+            span = await SpanFinder(self._redis, self._runs, conversation_id).find(wanted, run)
+        except RedisError as error:
+            raise StreamUnavailable from error
+        return OpenStream(
+            self._redis,
+            self._runs,
+            self._follower,
+            conversation_id,
+            span,
+            follow=follow,
+            heartbeat=heartbeat,
+            dead_after=self._dead_after,
+        )
+
+    async def _wait_until_there(self, conversation_id: str, timeout: timedelta) -> None:
+        keys = keys_of(conversation_id)
+        if await self._redis.exists(keys.stream, keys.runs):
+            return
+        if timeout > timedelta(0):
+            deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+            async with self._follower.follow(keys, foreign=True) as live:
+                while not await self._redis.exists(keys.stream, keys.runs):
+                    left = deadline - asyncio.get_running_loop().time()
+                    if left <= 0 or self._follower.closed:
+                        raise ConversationNotFound
+                    await live.wait(left)
+                return
+        raise ConversationNotFound

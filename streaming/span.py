@@ -1,0 +1,141 @@
+"""Where a read starts and what it covers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from streaming.entries import decode_entry
+from streaming.errors import InvalidCursor, RunNotFound
+from streaming.identifiers import FIRST, EntryId, keys_of, parse_entry_id
+from streaming.run_store import RunState, RunStore
+
+#: Entries of one page of the walk back that finds the latest of several unregistered runs.
+PAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a client wants to read on."""
+
+    #: Strictly after this entry; ``None`` with ``latest_run`` or ``only_new``.
+    after: EntryId | None = None
+    only_new: bool = False
+
+    @classmethod
+    def parse(cls, text: str | None) -> Cursor:
+        """Read a cursor: nothing, ``0``, ``$`` or an entry id.
+
+        Raises:
+            InvalidCursor: it is none of them.
+        """
+        if not text:
+            return cls()
+        if text == "$":
+            return cls(only_new=True)
+        return cls(after=parse_entry_id(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a read covers."""
+
+    start: EntryId
+    #: Only this run's entries; ``None``: all.
+    run: str | None = None
+    #: Whether to end at the first terminal (else at a terminal with nothing after it).
+    first_terminal: bool = True
+    #: The cursor stands at a terminal, or nothing is going on: without new entries there is nothing to read.
+    finished: bool = False
+    #: The sequence that should come next, where it is known.
+    expected: tuple[str, int, int] | None = None
+    gap: bool = False
+
+
+class SpanFinder:
+    """Decides what a read covers."""
+
+    def __init__(self, redis: Redis, runs: RunStore, conversation_id: str) -> None:
+        self._redis = redis
+        self._runs = runs
+        self._conversation_id = conversation_id
+        self._key = keys_of(conversation_id).stream
+
+    async def find(self, cursor: Cursor, run: str | None) -> Span:
+        """Decide.
+
+        Raises:
+            InvalidCursor: the cursor lies after everything in the stream.
+            RunNotFound: the conversation has no such run.
+            RedisError: Redis does not answer.
+        """
+        state = None
+        if run is not None:
+            state = await self._runs.state(self._conversation_id, run)
+            if state is None:
+                raise RunNotFound
+        if cursor.only_new:
+            return Span(start=await self._newest(), run=run)
+        if cursor.after is None:
+            return await self._from_start_of(state)
+        if cursor.after == FIRST:
+            return Span(start=FIRST, run=run, first_terminal=run is not None)
+        return await self._after(cursor.after, run)
+
+    async def _from_start_of(self, state: RunState | None) -> Span:
+        state = state or await self._runs.latest_run(self._conversation_id)
+        if state is not None:
+            return Span(start=parse_entry_id(state.start), run=state.run, expected=(state.run, 1, 0))
+        return Span(start=await self._start_of_latest_unregistered())
+
+    async def _after(self, after: EntryId, run: str | None) -> Span:
+        newest = await self._newest()
+        if after > newest:
+            raise InvalidCursor(
+                "cursor", str(after), f"an id that this stream has given out; its last is {newest}"
+            )
+        found: list[Any] = await self._redis.xrange(self._key, min=str(after), max=str(after))
+        if not found:
+            oldest: list[Any] = await self._redis.xrange(self._key, count=1)
+            trimmed = bool(oldest) and parse_entry_id(_id(oldest[0])) > after
+            return Span(start=after, run=run, gap=trimmed)
+        at = decode_entry(*found[0])
+        if at.is_terminal:
+            return Span(start=after, run=run, finished=await self._is_finished(after, run))
+        expected = None
+        if at.run is not None and at.sequence is not None:
+            expected = (at.run, at.attempt, at.sequence + 1)
+        return Span(start=after, run=run or at.run, expected=expected)
+
+    async def _is_finished(self, terminal: EntryId, run: str | None) -> bool:
+        if run is not None:
+            return True
+        if await self._newest() > terminal:
+            return False
+        latest = await self._runs.latest_run(self._conversation_id)
+        return latest is None or latest.status.is_terminal
+
+    async def _newest(self) -> EntryId:
+        newest: list[Any] = await self._redis.xrevrange(self._key, count=1)
+        return parse_entry_id(_id(newest[0])) if newest else FIRST
+
+    async def _start_of_latest_unregistered(self) -> EntryId:
+        """The terminal before the latest run's entries, found from the newest entry back."""
+        newest = "+"
+        is_first = True
+        while True:
+            page: list[Any] = await self._redis.xrevrange(self._key, max=newest, count=PAGE)
+            for entry_id, fields in page:
+                chunk = decode_entry(entry_id, fields)
+                if chunk.is_terminal and not is_first:
+                    return parse_entry_id(chunk.entry_id)
+                is_first = False
+            if len(page) < PAGE:
+                return FIRST
+            newest = f"({_id(page[-1])}"
+
+
+def _id(entry: Any) -> str:
+    return decode_entry(*entry).entry_id
