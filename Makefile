@@ -1,0 +1,79 @@
+# Builds its own virtual environment; needs Python 3.11 or later, GNU make 3.81 or later, and any sh.
+
+VENV = .venv
+# Empty: the first of python3, python3.13, python3.12, python3.11 that is recent enough.
+PYTHON =
+PYTEST_ARGS =
+
+IN_VENV = $(VENV)/bin/python
+PIP_INSTALL = $(IN_VENV) -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format clean
+
+help: ## Show what make can do.
+	@echo 'Reliable streaming for durable agents.'
+	@echo
+	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  HOST=0.0.0.0 PORT=8080 make run     any setting is an environment variable'
+	@echo '  make test PYTEST_ARGS="-k resume"   arguments for pytest'
+	@echo '  make PYTHON=python3.12 run          another Python (after: make clean)'
+
+run: $(VENV)/.stamp-run ## Start the service on http://127.0.0.1:7071; Ctrl-C stops it.
+	@exec $(IN_VENV) -m standalone
+
+test: $(VENV)/.stamp-dev ## Run all tests, with a real Redis that they start themselves.
+	@$(IN_VENV) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-dev ## Check style, format, types, sizes and import directions.
+	@$(IN_VENV) -m ruff check .
+	@$(IN_VENV) -m ruff format --check .
+	@$(IN_VENV) -m mypy
+	@$(IN_VENV) -m pytest --quiet tests/architecture
+
+format: $(VENV)/.stamp-dev ## Format the code and fix what can be fixed safely.
+	@$(IN_VENV) -m ruff format .
+	@$(IN_VENV) -m ruff check --fix .
+
+clean: ## Remove the virtual environment and the caches; kept streams (.data) stay.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ── The virtual environment ──────────────────────────────────────────────────────────────────────────
+# A stamp is newer than what it was made from, or is made again; so a second start calls no pip.
+
+$(VENV)/.stamp-run: $(VENV)/.stamp-venv requirements.txt
+	@echo 'Installing what runs (once, about half a minute) …'
+	@$(PIP_INSTALL) -r requirements.txt || { $(EXPLAIN_PIP); exit 1; }
+	@touch $@
+
+# The development requirements include those of the run.
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv requirements.txt requirements-dev.txt
+	@echo 'Installing what the tests and checks need (once, about half a minute) …'
+	@$(PIP_INSTALL) -r requirements-dev.txt || { $(EXPLAIN_PIP); exit 1; }
+	@touch $(VENV)/.stamp-run $@
+
+EXPLAIN_PIP = echo 'The packages could not be installed (see above). Is the package index reachable?' \
+	'Where a package has no build for your Python: make clean, then make PYTHON=python3.13 ...' >&2
+
+$(VENV)/.stamp-venv:
+	@python=''; \
+	for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python="$$candidate"; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  found=`$(or $(PYTHON),python3) --version 2>&1` || found='none'; \
+	  echo "Python 3.11 or later is needed; $(or $(PYTHON),python3) is: $$found." \
+	    'Install one and name it: make PYTHON=python3.13 ...' >&2; \
+	  exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$python can't make virtual environments: its venv or ensurepip module is missing." \
+	    'On Debian and Ubuntu: sudo apt install python3-venv' >&2; \
+	  exit 1; \
+	fi; \
+	"$$python" -m venv --clear $(VENV)
+	@touch $@
