@@ -131,21 +131,14 @@ def _month(text: str) -> int | None:
             return month
     for pattern in _MONTH_NUMBERS:
         numbered = pattern.search(text)
-        if numbered and 1 <= int(numbered["month"]) <= 12:
+        if numbered and 1 <= int(numbered["month"]) <= len(_MONTHS):
             return int(numbered["month"])
     return None
 
 
 def _recommendation(weather: _Weather) -> str:
     condition = weather.condition.casefold()
-    if weather.high_c >= 30:
-        advice = "sightsee early and late, rest in the shade at noon, and carry water"
-    elif weather.high_c <= 5:
-        advice = "dress in warm layers with a windproof coat, and plan cosy indoor breaks"
-    elif weather.high_c <= 16:
-        advice = "bring a warm layer, and plan outdoor stops for midday"
-    else:
-        advice = "ideal for walking; a light jacket is enough for the evenings"
+    advice = next(text for up_to_c, text in _ADVICE if weather.high_c <= up_to_c)
     if any(word in condition for word in ("rain", "shower", "storm", "drizzle")):
         advice += "; pack an umbrella and keep an indoor alternative"
     elif "snow" in condition:
@@ -165,6 +158,13 @@ def _shown(value: str, default: str) -> str:
     return (text if len(text) <= _SHOWN_LIMIT else text[: _SHOWN_LIMIT - 1] + "…") or default
 
 
+#: What to do on a day whose high in °C is up to this.
+_ADVICE: Final = (
+    (5, "dress in warm layers with a windproof coat, and plan cosy indoor breaks"),
+    (16, "bring a warm layer, and plan outdoor stops for midday"),
+    (29, "ideal for walking; a light jacket is enough for the evenings"),
+    (99, "sightsee early and late, rest in the shade at noon, and carry water"),
+)
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH_NAME: Final = re.compile(
     r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
