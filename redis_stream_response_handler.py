@@ -22,7 +22,7 @@ from streaming.entries import READING_EVENTS, StreamChunk
 from streaming.errors import RunLost, StreamingError, StreamUnavailable
 from streaming.identifiers import check_conversation_id, keys_of
 from streaming.reader import StreamReader
-from streaming.run_store import LEASE, Attempt, RunStore
+from streaming.run_store import Attempt, RunStore
 from streaming.text_joiner import storable
 from streaming.writer import PATIENCE, RETRY_FIRST, RETRY_MOST
 
@@ -45,7 +45,7 @@ class RedisStreamResponseHandler:
         redis_client: Redis,
         stream_ttl: timedelta = timedelta(minutes=10),
         *,
-        dead_after: timedelta = LEASE,
+        dead_after: timedelta = timedelta(0),
     ) -> None:
         """Use ``redis_client``, with ``decode_responses`` on or off.
 

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 RENEW_INTERVAL: Final = LEASE / 5
 #: How long closing waits for the thread.
 STOP_TIMEOUT: Final = timedelta(seconds=5)
+#: How often a stopping service looks whether its runs have ended.
+IDLE_CHECK: Final = timedelta(milliseconds=50)
 #: A broken subscription is tried again after this pause; the flag in the run's state covers the time between.
 RESUBSCRIBE_PAUSE: Final = timedelta(seconds=1)
 
@@ -64,10 +66,21 @@ class LeaseKeeper:
             if kept is not None and kept.control is control:
                 del self._kept[conversation_id, run]
 
-    @property
-    def active(self) -> int:
-        """How many runs are kept."""
-        return len(self._kept)
+    def running(self) -> list[tuple[str, str]]:
+        """Conversation and run of each run that is kept."""
+        with self._lock:
+            return list(self._kept)
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no run is kept any more."""
+        while self._kept:
+            await asyncio.sleep(IDLE_CHECK.total_seconds())
+
+    def stop_all(self) -> None:
+        """Stop all runs that execute here: the process is about to end, nothing of them may be kept."""
+        for (conversation_id, run), kept in list(self._kept.items()):
+            self._stop(conversation_id, run, kept, StopReason.SUPERSEDED)
+            self.release(conversation_id, run, kept.control)
 
     def close(self) -> None:
         """Stop the thread. Blocks until it has, so call it where no loop is running."""

@@ -17,7 +17,7 @@ from streaming.errors import ConversationNotFound, StreamUnavailable
 from streaming.follower import StreamFollower
 from streaming.identifiers import keys_of
 from streaming.open_stream import OpenStream
-from streaming.run_store import LEASE, RunStore
+from streaming.run_store import RunStore
 from streaming.span import Cursor, SpanFinder
 
 #: A silent reader is given an empty batch this often, so that its host can send a heartbeat; proxies cut
@@ -28,7 +28,7 @@ HEARTBEAT: Final = timedelta(seconds=15)
 class StreamReader:
     """Reads streams on the running event loop."""
 
-    def __init__(self, redis: Redis, runs: RunStore, *, dead_after: timedelta = LEASE) -> None:
+    def __init__(self, redis: Redis, runs: RunStore, *, dead_after: timedelta = timedelta(0)) -> None:
         """Read from ``redis``.
 
         Args:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
-from streaming.entries import NewEntry, RunStatus, to_json
+from streaming.entries import NewEntry, RunStatus, StreamChunk, decode_entry, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
 
@@ -183,6 +183,17 @@ class RunStore:
         )
         return Settlement(_str(reply[0]))
 
+    async def fail_unstarted(self, state: RunState) -> bool:
+        """End a run that its task hub did not take. Returns whether this call did."""
+        error = "The task hub did not take the run."
+        outcome = NewEntry(0, status=RunStatus.FAILED, error=error, code="not_started")
+        return await self.settle(state, outcome, patience=None) is Settlement.SETTLED
+
+    async def cancel_unstarted(self, state: RunState) -> bool:
+        """Cancel a run that no attempt has begun. Returns whether this call did: it may begin meanwhile."""
+        outcome = NewEntry(0, status=RunStatus.CANCELLED)
+        return await self.settle(state, outcome, patience=None) is Settlement.SETTLED
+
     async def renew(self, conversation_id: str, run: str, attempt: int) -> tuple[RunStatus, int, bool] | None:
         """Renew the lease and slide the TTL of the run's keys.
 
@@ -230,6 +241,22 @@ class RunStore:
             started=_optional_int(held.get("started")),
             ended=_optional_int(held.get("ended")),
         )
+
+    async def terminal(self, state: RunState) -> StreamChunk | None:
+        """The run's terminal entry, if the run has ended and the entry is retained."""
+        if state.terminal is None:
+            return None
+        stream = keys_of(state.conversation_id).stream
+        found: list[Any] = await self._redis.xrange(stream, min=state.terminal, max=state.terminal)
+        return decode_entry(*found[0]) if found else None
+
+    async def ping(self) -> None:
+        """Ask Redis for a sign of life.
+
+        Raises:
+            RedisError: there is none.
+        """
+        await self._redis.ping()
 
     async def stream_exists(self, conversation_id: str) -> bool:
         """Whether the conversation has entries."""

@@ -1,0 +1,120 @@
+"""The outermost layer of the standalone host: the endpoints as an ASGI app.
+
+Starlette routes; the pieces of a stream go straight to the server's ``send``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from streaming.endpoints import Endpoint, Endpoints
+from streaming.errors import RequestTooLarge
+from streaming.http import HttpRequest, HttpResponse, error_response, json_response
+
+#: Method, path and endpoint of every route: the HTTP contract, the same on every host.
+ROUTES: Final[tuple[tuple[str, str, Callable[[Endpoints], Endpoint]], ...]] = (
+    ("POST", "/api/agents/{agent}/run", lambda endpoints: endpoints.run),
+    ("GET", "/api/agents/{agent}/run/{conversation_id}", lambda endpoints: endpoints.status),
+    ("DELETE", "/api/agents/{agent}/run/{conversation_id}", lambda endpoints: endpoints.cancel),
+    ("GET", "/api/agent/stream/{conversation_id}", lambda endpoints: endpoints.stream),
+    ("GET", "/api/health", lambda endpoints: endpoints.health),
+)
+
+
+def create_app(endpoints: Endpoints) -> Starlette:
+    """Build the app."""
+    limit = endpoints.settings.max_request_bytes
+    routes = [
+        Route(path, _handler(endpoint(endpoints), limit), methods=[method])
+        for method, path, endpoint in ROUTES
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+
+
+def _handler(endpoint: Endpoint, body_limit: int) -> Callable[[Request], object]:
+    async def handle(request: Request) -> Response:
+        try:
+            body = await _read_body(request, body_limit)
+        except RequestTooLarge as error:
+            return _Answer(error_response(error))
+        except ClientDisconnect:
+            # Nobody is left to answer; 499 is nginx's word for it, for the access log.
+            return Response(status_code=499)
+        response = await endpoint(
+            HttpRequest(
+                path={name: str(value) for name, value in request.path_params.items()},
+                query=dict(request.query_params),
+                headers={name.lower(): value for name, value in request.headers.items()},
+                body=body,
+            )
+        )
+        return _Answer(response)
+
+    return handle
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    too_large = RequestTooLarge(f"The request body is larger than {limit} bytes.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    content = {"error": error.detail, "code": codes.get(error.status_code, "http_error")}
+    return _Answer(json_response(error.status_code, content, error.headers))
+
+
+class _Answer(Response):
+    """Sends an ``HttpResponse``; one that streams ends when the client leaves."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        self._pieces = response.body if isinstance(response.body, AsyncGenerator) else None
+        whole = response.body if isinstance(response.body, bytes) else None
+        super().__init__(content=whole, status_code=response.status, headers=dict(response.headers))
+        if self._pieces is not None:
+            del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._pieces is None:
+            await super().__call__(scope, receive, send)
+            return
+        sending = asyncio.create_task(self._send(self._pieces, send), name="stream-response")
+        leaving = asyncio.create_task(_until_client_leaves(receive), name="client-watch")
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+
+    async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await send(start)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _until_client_leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

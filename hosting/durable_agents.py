@@ -1,0 +1,169 @@
+"""Agents on a ``durabletask`` worker, and the client that starts their runs: for the standalone host.
+
+The task hub is the Durable Task Scheduler where one is set, else the embedded one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from agent_framework import SupportsAgentRun
+from agent_framework_durabletask import (
+    AgentResponseCallbackProtocol,
+    AgentSessionId,
+    DurableAIAgentWorker,
+)
+from durabletask.azuremanaged.client import AsyncDurableTaskSchedulerClient
+from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker
+from durabletask.client import AsyncTaskHubGrpcClient
+from durabletask.entities import EntityInstanceId
+from durabletask.grpc_options import GrpcChannelOptions
+from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
+
+from hosting.durable_state import find_answer, to_framework
+from hosting.embedded_hub import MESSAGE_LENGTH_LIMIT, EmbeddedTaskHub
+from hosting.streamable_agent import StreamableAgent
+from streaming.errors import TaskHubUnavailable
+from streaming.settings import SchedulerSettings
+from streaming.task_hub import DurableAnswer, RunRequest
+
+_log = logging.getLogger(__name__)
+
+#: Each run holds a thread of the worker while its coroutine runs on the agents' loop; the library's default
+#: (processors + 4) would let six runs at once.
+RUNS_AT_ONCE: Final = 256
+#: A call to the hub takes milliseconds; after this it counts as away.
+CALL_TIMEOUT_SECONDS: Final = 10.0
+
+_CHANNEL_OPTIONS: Final = GrpcChannelOptions(
+    max_receive_message_length=MESSAGE_LENGTH_LIMIT, max_send_message_length=MESSAGE_LENGTH_LIMIT
+)
+_CONCURRENCY: Final = ConcurrencyOptions(
+    maximum_concurrent_entity_work_items=RUNS_AT_ONCE, maximum_thread_pool_workers=RUNS_AT_ONCE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HubConnection:
+    """How to reach the task hub."""
+
+    worker: TaskHubGrpcWorker
+    client: AsyncTaskHubGrpcClient
+    embedded: EmbeddedTaskHub | None = None
+
+
+def connect_hub(scheduler: SchedulerSettings | None) -> HubConnection:
+    """Connect to the scheduler, or start an embedded hub where none is set. Call it on the serving loop."""
+    if scheduler is not None:
+        return _connect_scheduler(scheduler)
+    hub = EmbeddedTaskHub()
+    address = hub.start()
+    worker = TaskHubGrpcWorker(
+        host_address=address, channel_options=_CHANNEL_OPTIONS, concurrency_options=_CONCURRENCY
+    )
+    client = AsyncTaskHubGrpcClient(host_address=address, channel_options=_CHANNEL_OPTIONS)
+    return HubConnection(worker, client, hub)
+
+
+def _connect_scheduler(scheduler: SchedulerSettings) -> HubConnection:
+    worker_credential, client_credential = _credentials(scheduler)
+    worker = DurableTaskSchedulerWorker(
+        host_address=scheduler.endpoint,
+        taskhub=scheduler.task_hub,
+        token_credential=worker_credential,
+        secure_channel=scheduler.is_secure,
+        channel_options=_CHANNEL_OPTIONS,
+        concurrency_options=_CONCURRENCY,
+    )
+    client = AsyncDurableTaskSchedulerClient(
+        host_address=scheduler.endpoint,
+        taskhub=scheduler.task_hub,
+        token_credential=client_credential,
+        secure_channel=scheduler.is_secure,
+        channel_options=_CHANNEL_OPTIONS,
+    )
+    return HubConnection(worker, client)
+
+
+def _credentials(scheduler: SchedulerSettings) -> tuple[Any, Any]:
+    """The worker's (blocking) and the client's (asyncio) credential."""
+    if scheduler.authentication == "none":
+        return None, None
+    # Imported where it is needed: it takes a noticeable part of a start.
+    from azure import identity
+    from azure.identity import aio
+
+    if scheduler.authentication == "managedidentity":
+        return (
+            identity.ManagedIdentityCredential(client_id=scheduler.client_id),
+            aio.ManagedIdentityCredential(client_id=scheduler.client_id),
+        )
+    return identity.DefaultAzureCredential(), aio.DefaultAzureCredential()
+
+
+class DurableAgents:
+    """Hosts agents and starts their runs."""
+
+    def __init__(self, connection: HubConnection, callback: AgentResponseCallbackProtocol) -> None:
+        """Host agents on ``connection``, telling ``callback`` of their updates."""
+        self._connection = connection
+        self._worker = DurableAIAgentWorker(connection.worker, callback=callback)
+
+    def host(self, agents: Iterable[SupportsAgentRun]) -> None:
+        """Register agents and begin to work."""
+        for agent in agents:
+            self._worker.add_agent(StreamableAgent(agent))
+        self._worker.start()
+
+    async def start(self, request: RunRequest) -> None:
+        """Signal the agent's entity, which queues the run behind the conversation's earlier ones.
+
+        Raises:
+            TaskHubUnavailable: the hub does not answer.
+        """
+        entity = _entity(request.agent, request.conversation_id)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                await self._connection.client.signal_entity(entity, "run", to_framework(request))
+        except (grpc.RpcError, TimeoutError) as error:
+            raise TaskHubUnavailable from error
+
+    async def answer(self, agent: str, conversation_id: str, run: str | None) -> DurableAnswer | None:
+        """The answer that the agent's entity holds to a run; ``None``: not there (yet).
+
+        Raises:
+            TaskHubUnavailable: the hub does not answer.
+        """
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                entity = await self._connection.client.get_entity(_entity(agent, conversation_id))
+        except (grpc.RpcError, TimeoutError) as error:
+            raise TaskHubUnavailable from error
+        state = entity.get_state() if entity is not None else None
+        return find_answer(json.loads(state) if state else None, run)
+
+    async def is_healthy(self) -> bool:
+        """Whether the hub answers."""
+        try:
+            await self.answer("health", "health", "health")
+        except TaskHubUnavailable:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop taking work, and wait for the work in progress."""
+        await asyncio.to_thread(self._worker.stop)
+        await self._connection.client.close()
+        if self._connection.embedded is not None:
+            await asyncio.to_thread(self._connection.embedded.stop, 0.0)
+
+
+def _entity(agent: str, conversation_id: str) -> EntityInstanceId:
+    session = AgentSessionId(name=agent, key=conversation_id)
+    return EntityInstanceId(entity=session.entity_name, key=session.key)

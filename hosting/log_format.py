@@ -1,0 +1,29 @@
+"""Logs of the standalone host: one readable line an event, on standard error."""
+
+from __future__ import annotations
+
+import logging
+
+#: Libraries that tell of each of their steps at INFO.
+_CHATTY = (
+    "agent_framework",
+    "azure",
+    "durabletask",
+    "durabletask-worker",
+    "durabletask-async_client",
+    "httpx",
+    "openai",
+    "uvicorn.error",
+)
+
+
+def configure_logging(level: str) -> None:
+    """Set up logging once, at the start of the process. ``level`` counts for our own modules."""
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    if level != "DEBUG":
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+    # Tells at WARNING, for each run and with a stack trace, what the wrapped agent and the callback log.
+    logging.getLogger("durabletask-worker").setLevel(logging.ERROR)

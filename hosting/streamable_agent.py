@@ -1,0 +1,202 @@
+"""An agent that tells its stream how it ended, runs once, and stops when asked.
+
+The framework calls no callback when an agent raises, and then runs it a second time without streaming, so
+that its tools run twice. This wrapper never raises into the framework: a failure becomes an error content,
+which the callback turns into the stream's terminal and the framework into durable state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from typing import Any, Final
+
+from agent_framework import (
+    AgentResponse,
+    AgentResponseUpdate,
+    AgentSession,
+    Content,
+    Message,
+    ResponseStream,
+    SupportsAgentRun,
+)
+
+from redis_callback import CANCELLED_CODE
+from streaming.run_control import RunControl, StopReason, current_run
+
+_log = logging.getLogger(__name__)
+
+FAILED_CODE: Final = "agent_failed"
+FAILED_MESSAGE: Final = "The agent failed before it finished its answer."
+CANCELLED_MESSAGE: Final = "The run was cancelled."
+
+
+class StreamableAgent:
+    """Wraps an agent for durable hosting with a ``RedisStreamCallback``."""
+
+    def __init__(self, agent: SupportsAgentRun) -> None:
+        """Wrap ``agent``; its name, id and description stay."""
+        self._agent = agent
+        self.id: str = agent.id
+        self.name: str | None = agent.name
+        self.description: str | None = agent.description
+
+    def create_session(self, **kwargs: Any) -> AgentSession:
+        """Create a session of the wrapped agent."""
+        return self._agent.create_session(**kwargs)
+
+    def get_session(self, *args: Any, **kwargs: Any) -> AgentSession:
+        """Get a session of the wrapped agent."""
+        return self._agent.get_session(*args, **kwargs)
+
+    def run(
+        self,
+        messages: Any = None,
+        *,
+        stream: bool = False,
+        session: AgentSession | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the agent: a ``ResponseStream`` with ``stream``, else an awaitable ``AgentResponse``."""
+        execution = _Execution(self._agent, _without_errors(messages), session, kwargs)
+        response = ResponseStream(execution.updates(), finalizer=execution.finish)
+        return response if stream else response.get_final_response()
+
+
+class _Execution:
+    """One run of the wrapped agent."""
+
+    def __init__(
+        self, agent: SupportsAgentRun, messages: Any, session: AgentSession | None, options: dict[str, Any]
+    ) -> None:
+        self._agent = agent
+        self._messages = messages
+        self._session = session
+        self._options = options
+        self._final: AgentResponse[Any] | None = None
+        self._given: list[AgentResponseUpdate] = []
+
+    async def updates(self) -> AsyncIterator[AgentResponseUpdate]:
+        # An empty update first: the callback hears which run this is before the model is called, and may
+        # find that it has ended already.
+        yield AgentResponseUpdate(contents=[], role="assistant")
+        control = current_run.get()
+        try:
+            async for update in self._model_updates(control):
+                self._given.append(update)
+                yield update
+        except _Stopped:
+            yield self._failure(CANCELLED_MESSAGE, CANCELLED_CODE)
+        except Exception as error:
+            _log_failure(error, control)
+            yield self._failure(FAILED_MESSAGE, FAILED_CODE)
+
+    async def _model_updates(self, control: RunControl | None) -> AsyncIterator[AgentResponseUpdate]:
+        _stop_if_asked(control)
+        with _Interruptible(control):
+            stream = await self._start()
+        if isinstance(stream, AgentResponse):
+            # An agent that can't stream.
+            self._final = stream
+            for message in stream.messages:
+                yield AgentResponseUpdate(contents=message.contents, role=message.role)
+            return
+        updates = aiter(stream)
+        try:
+            while True:
+                with _Interruptible(control):
+                    update = await anext(updates, None)
+                if update is None:
+                    break
+                yield update
+                _stop_if_asked(control)
+            self._final = await stream.get_final_response()
+        finally:
+            if self._final is None and isinstance(stream, ResponseStream):
+                await stream.close()
+
+    async def _start(self) -> ResponseStream[AgentResponseUpdate, AgentResponse[Any]] | AgentResponse[Any]:
+        started: Any = self._agent.run(self._messages, stream=True, session=self._session, **self._options)
+        if inspect.isawaitable(started) and not isinstance(started, AsyncIterable):
+            started = await started
+        result: ResponseStream[AgentResponseUpdate, AgentResponse[Any]] | AgentResponse[Any] = started
+        return result
+
+    def _failure(self, message: str, code: str) -> AgentResponseUpdate:
+        content = Content.from_error(message=message, error_code=code)
+        update = AgentResponseUpdate(contents=[content], role="assistant")
+        self._given.append(update)
+        self._final = None
+        return update
+
+    def finish(self, _updates: Sequence[AgentResponseUpdate]) -> AgentResponse[Any]:
+        """The final response: the agent's own, or as much as it gave before it failed."""
+        return AgentResponse.from_updates(self._given) if self._final is None else self._final
+
+
+class _Stopped(Exception):
+    """The run was cancelled: end it, keep what it gave."""
+
+
+class _Interruptible:
+    """While inside, a stop interrupts. A cancelled run becomes ``_Stopped``, a superseded one unwinds."""
+
+    def __init__(self, control: RunControl | None) -> None:
+        self._control = control
+        self._scope = control.interruptible() if control is not None else None
+
+    def __enter__(self) -> None:
+        if self._scope is not None:
+            self._scope.__enter__()
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        if self._scope is not None:
+            self._scope.__exit__(None, None, None)
+        if exc_type is asyncio.CancelledError:
+            _stop_if_asked(self._control)
+
+
+def _stop_if_asked(control: RunControl | None) -> None:
+    reason = control.stop_reason if control is not None else None
+    if reason is None:
+        return
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+    if reason is StopReason.CANCELLED:
+        raise _Stopped
+    # Unwinds the framework's entity operation: it keeps nothing of this execution.
+    raise asyncio.CancelledError
+
+
+def _without_errors(messages: Any) -> Any:
+    """Past failures are for people; replayed to the model, they would confuse its next turn."""
+    if not isinstance(messages, list):
+        return messages
+    kept: list[Any] = []
+    for message in messages:
+        if isinstance(message, Message) and any(content.type == "error" for content in message.contents):
+            contents = [content for content in message.contents if content.type != "error"]
+            if contents:
+                kept.append(Message(role=message.role, contents=contents, author_name=message.author_name))
+        else:
+            kept.append(message)
+    return kept
+
+
+def _log_failure(error: Exception, control: RunControl | None) -> None:
+    # The message may hold a prompt or a key, so only its kind and place are told; DEBUG has all.
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "unknown"
+    _log.error(
+        "agent failed: conversation=%s run=%s error=%s at=%s",
+        control.conversation_id if control else None,
+        control.run if control else None,
+        type(error).__name__,
+        where,
+    )
+    _log.debug("agent failure", exc_info=error)

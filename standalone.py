@@ -1,0 +1,234 @@
+"""Composition root of the standalone host: ``python -m standalone``.
+
+One process with everything in it. With no settings: an embedded Redis-compatible server, an embedded task
+hub and an offline demo model. Each setting replaces one of them: README.md, "Configure".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+
+from agents import create_agents
+from hosting.asgi import create_app
+from hosting.durable_agents import DurableAgents, connect_hub
+from hosting.embedded_redis import EmbeddedRedis
+from hosting.log_format import configure_logging
+from redis_callback import RedisStreamCallback
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.connections import connect
+from streaming.endpoints import Endpoints
+from streaming.errors import SettingsError, StreamingError
+from streaming.leases import LeaseKeeper
+from streaming.liveness import interrupted
+from streaming.loop_local import LoopLocal
+from streaming.settings import Settings
+
+_log = logging.getLogger("standalone")
+
+#: A run that lost its worker may be resumed by the scheduler within this time; then readers give it up.
+RESUME_GRACE: Final = timedelta(minutes=10)
+#: How long runs in progress may go on when the service is asked to stop.
+STOP_GRACE: Final = timedelta(seconds=3)
+#: Connections that wait to be accepted: a burst of readers that come back after a restart.
+BACKLOG: Final = 4_096
+
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The running parts that the server needs."""
+
+    app: Starlette
+    handler: RedisStreamResponseHandler
+    redis_note: str
+
+
+@asynccontextmanager
+async def run_service(settings: Settings) -> AsyncIterator[Service]:
+    """Everything but the server, while inside."""
+    async with AsyncExitStack() as stack:
+        embedded = None
+        redis_url = settings.redis_url
+        if redis_url is None:
+            embedded = EmbeddedRedis(settings.data_dir, port=settings.embedded_redis_port)
+            await stack.enter_async_context(embedded)
+            redis_url = embedded.url
+        url: str = redis_url
+
+        def connect_here() -> Redis:
+            return connect(url)
+
+        resumable = settings.scheduler is not None
+        dead_after = RESUME_GRACE if resumable else timedelta(0)
+        handlers = LoopLocal(
+            lambda: RedisStreamResponseHandler(connect_here(), settings.stream_ttl, dead_after=dead_after)
+        )
+        handler = handlers.get()
+        stack.push_async_callback(handler.aclose)
+        if embedded is not None and not resumable:
+            await _settle_left_over(handler)
+        leases = LeaseKeeper(connect_here, settings.stream_ttl)
+        stack.push_async_callback(asyncio.to_thread, leases.close)
+        hosted = create_agents(settings.model)
+        hub = DurableAgents(connect_hub(settings.scheduler), RedisStreamCallback(handlers.get, leases))
+        hub.host([each.agent for each in hosted])
+        stack.push_async_callback(hub.close)
+        stack.push_async_callback(_stop_runs, leases, handler, resumable)
+        endpoints = Endpoints(
+            settings=settings,
+            agents={each.agent.name or "": each.waits_by_default for each in hosted},
+            runs=handler.runs,
+            reader=handler.reader,
+            hub=hub,
+            waiting_leases=None if resumable else leases,
+        )
+        note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
+        yield Service(create_app(endpoints), handler, note)
+
+
+async def _settle_left_over(handler: RedisStreamResponseHandler) -> None:
+    """End the runs that an earlier process of ours was executing: nobody else can."""
+    for state in await handler.runs.unfinished():
+        await handler.runs.settle(state, interrupted(), patience=None)
+        _log.warning("run ended as interrupted: conversation=%s run=%s", state.conversation_id, state.run)
+
+
+async def _stop_runs(leases: LeaseKeeper, handler: RedisStreamResponseHandler, resumable: bool) -> None:
+    """Let runs finish for a moment; then end those that nobody will resume, and let go of the others."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(STOP_GRACE.total_seconds()):
+            await leases.wait_until_idle()
+    for conversation_id, run in leases.running():
+        state = await handler.runs.state(conversation_id, run)
+        if state is not None and not resumable:
+            await handler.runs.settle(state, interrupted(), patience=None)
+            _log.warning("run ended as interrupted: conversation=%s run=%s", conversation_id, run)
+    leases.stop_all()
+
+
+class _Server(uvicorn.Server):
+    """Lets readers go before it waits for their connections to end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, base_url: str) -> None:
+        super().__init__(config)
+        self._service = service
+        self._base_url = base_url
+        self._loop = asyncio.get_running_loop()
+        self._letting_go: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGINT or SIGTERM.
+
+        The base class raises the signal again when the server has stopped, which would interrupt the rest
+        of a clean stop.
+        """
+        before = {number: signal.signal(number, self.handle_exit) for number in _STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Tell readers to come back; then stop as usual."""
+        self._loop.call_soon_threadsafe(self._let_readers_go)
+        super().handle_exit(sig, frame)
+
+    def _let_readers_go(self) -> None:
+        self._letting_go = self._loop.create_task(self._service.handler.reader.close())
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then say so in one line with two commands to try."""
+        await super().startup(sockets)
+        print(_ready_line(self._base_url, self._service.redis_note), flush=True)  # noqa: T201
+
+
+def _ready_line(base_url: str, redis_note: str) -> str:
+    return (
+        f"Ready on {base_url} (streams in {redis_note}). Try:\n"
+        f'  curl -X POST {base_url}/api/agents/TravelPlanner/run -H "Content-Type: text/plain"'
+        ' -d "Plan a 3-day trip to Tokyo"\n'
+        f'  curl -N {base_url}/api/agent/stream/CONVERSATION_ID -H "Accept: text/event-stream"'
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until asked to stop.
+
+    Raises:
+        SettingsError: the address can't be listened on.
+    """
+    with _listen(settings) as listener:
+        async with run_service(settings) as service:
+            config = uvicorn.Config(
+                service.app,
+                backlog=BACKLOG,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=int(STOP_GRACE.total_seconds()),
+            )
+            host, port = settings.host, listener.getsockname()[1]
+            base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            await _Server(config, service, base_url).serve([listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or "not an address of this machine"
+        raise SettingsError(
+            "HOST and PORT",
+            f"can't listen on {settings.host}:{settings.port} ({reason}). Set PORT to a free one.",
+        ) from None
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        # There is none for Windows.
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def main() -> int:
+    """Run the standalone host. Returns the process's exit status."""
+    try:
+        settings = Settings.from_environment()
+        configure_logging(settings.log_level)
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(serve(settings))
+    except SettingsError as error:
+        print(f"Can't start: {error.message}", file=sys.stderr)  # noqa: T201
+        return 2
+    except StreamingError as error:
+        print(f"Can't start: {error.message}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Reads a run's stream to its end, for those who want the answer and not its making."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+
+from streaming.entries import RESET, RunStatus, StreamChunk
+from streaming.errors import StreamUnavailable, WaitTimedOut
+from streaming.reader import StreamReader
+from streaming.run_store import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a run ended."""
+
+    text: str
+    error: str | None = None
+    code: str | None = None
+    status: RunStatus = RunStatus.COMPLETED
+
+
+async def collect_answer(reader: StreamReader, state: RunState, timeout: timedelta) -> Answer:
+    """Wait for the end of a run.
+
+    Raises:
+        WaitTimedOut: the run went on longer than ``timeout``.
+        RunNotFound: the run is no longer known.
+        StreamUnavailable: Redis does not answer.
+    """
+    texts: list[str] = []
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            opened = await reader.open(state.conversation_id, run=state.run)
+            async with aclosing(aiter(opened)) as batches:
+                async for batch in batches:
+                    for chunk in batch:
+                        if chunk.is_terminal:
+                            return _answer("".join(texts), chunk)
+                        if chunk.type == RESET:
+                            texts.clear()
+                        texts.append(chunk.text or "")
+    except TimeoutError:
+        raise WaitTimedOut from None
+    raise StreamUnavailable
+
+
+def _answer(text: str, terminal: StreamChunk) -> Answer:
+    status = terminal.status or RunStatus.COMPLETED
+    if status is RunStatus.CANCELLED:
+        return Answer(text, "The run was cancelled.", status.value, status)
+    return Answer(text, terminal.error, terminal.code, status)

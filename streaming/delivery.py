@@ -1,0 +1,72 @@
+"""Turns an open read into a response body: server-sent events or plain text."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from streaming.entries import GAP, READING_EVENTS, RESET, StreamChunk, to_json
+from streaming.open_stream import OpenStream
+from streaming.sse import encode_comment, encode_event, encode_retry
+
+#: How long a browser waits before it reconnects, in milliseconds.
+RECONNECT_MS: Final = 1_000
+DONE: Final = "[DONE]"
+_PLAIN_NOTES: Final = {
+    RESET: "\n[The answer starts again.]\n",
+    GAP: "\n[Part of the answer is no longer retained.]\n",
+}
+
+
+async def as_server_sent_events(opened: OpenStream, *, all_events: bool) -> AsyncGenerator[bytes, None]:
+    """The read as server-sent events; heartbeats while it is silent."""
+    yield encode_retry(RECONNECT_MS)
+    async with aclosing(aiter(opened)) as batches:
+        async for batch in batches:
+            if not batch:
+                yield encode_comment("heartbeat")
+            elif body := b"".join(_event(chunk, all_events=all_events) for chunk in batch):
+                yield body
+    if opened.cut_short:
+        # The client is to come back: this is no end of the run, so it gets no done.
+        yield encode_retry(RECONNECT_MS)
+
+
+def _event(chunk: StreamChunk, *, all_events: bool) -> bytes:
+    if chunk.error is not None:
+        error = to_json({"code": chunk.code, "message": chunk.error})
+        return encode_event("error", error, entry_id=chunk.entry_id)
+    if chunk.is_done:
+        return encode_event("done", DONE, entry_id=chunk.entry_id)
+    if chunk.type is None:
+        return encode_event("message", chunk.text or "", entry_id=chunk.entry_id)
+    if chunk.type == GAP:
+        # Not an entry: the client's cursor stays where it is.
+        return encode_event(GAP, to_json(chunk.data))
+    if all_events or chunk.type in READING_EVENTS:
+        return encode_event(_event_name(chunk.type), to_json(chunk.data), entry_id=chunk.entry_id)
+    return b""
+
+
+def _event_name(kind: str) -> str:
+    """A foreign writer's type can't forge a line."""
+    return "".join(character for character in kind if character.isalnum() or character in "_-.") or "event"
+
+
+async def as_plain_text(opened: OpenStream) -> AsyncGenerator[bytes, None]:
+    """The bare text as it comes."""
+    async with aclosing(aiter(opened)) as batches:
+        async for batch in batches:
+            if text := "".join(_plain(chunk) for chunk in batch):
+                yield text.encode("utf-8", "replace")
+    if opened.cut_short:
+        yield b"\n[The connection ended before the answer did: read on from your cursor.]\n"
+
+
+def _plain(chunk: StreamChunk) -> str:
+    if chunk.error is not None:
+        return f"\n[Error: {chunk.error}]\n"
+    if chunk.type is None:
+        return chunk.text or ""
+    return _PLAIN_NOTES.get(chunk.type, "")

@@ -1,0 +1,241 @@
+"""What the HTTP routes do, on every host: docs/protocol.md, section 5."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+
+from streaming.answers import Answer, collect_answer
+from streaming.delivery import as_plain_text, as_server_sent_events
+from streaming.entries import RunStatus
+from streaming.errors import (
+    AgentNotFound,
+    InvalidInput,
+    RunNotFound,
+    StreamingError,
+    StreamUnavailable,
+    TaskHubUnavailable,
+)
+from streaming.http import TEXT_TYPE, HttpRequest, HttpResponse, error_response, json_response, parse_flag
+from streaming.identifiers import check_conversation_id, check_run_id, new_id
+from streaming.leases import LeaseKeeper
+from streaming.reader import StreamReader
+from streaming.run_input import RunInput, parse_run_input
+from streaming.run_report import accepted, answered, failed, identity, run_report
+from streaming.run_store import RunState, RunStore
+from streaming.settings import Settings
+from streaming.sse import CONTENT_TYPE, encode_retry
+from streaming.task_hub import RunRequest, TaskHub
+
+_log = logging.getLogger(__name__)
+
+#: A client that reconnects while the store is away comes back after this, in milliseconds.
+UNAVAILABLE_RETRY_MS: Final = 3_000
+
+Endpoint = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The routes' logic. Belongs to the event loop that its store and reader belong to."""
+
+    settings: Settings
+    #: Names, and whether ``run`` waits for the answer by default.
+    agents: Mapping[str, bool]
+    runs: RunStore
+    reader: StreamReader
+    hub: TaskHub
+    #: Keeps runs alive that wait for their turn, where nobody else does (the embedded hub).
+    waiting_leases: LeaseKeeper | None = None
+
+    async def run(self, request: HttpRequest) -> HttpResponse:
+        """``POST /api/agents/{agent}/run``."""
+        return await _answering(self._run, request)
+
+    async def status(self, request: HttpRequest) -> HttpResponse:
+        """``GET /api/agents/{agent}/run/{conversation_id}``."""
+        return await _answering(self._status, request)
+
+    async def cancel(self, request: HttpRequest) -> HttpResponse:
+        """``DELETE /api/agents/{agent}/run/{conversation_id}``."""
+        return await _answering(self._cancel, request)
+
+    async def stream(self, request: HttpRequest) -> HttpResponse:
+        """``GET /api/agent/stream/{conversation_id}``."""
+        return await _answering(self._stream, request)
+
+    async def health(self, _request: HttpRequest) -> HttpResponse:
+        """``GET /api/health``."""
+        redis_ok = True
+        try:
+            await self.runs.ping()
+        except RedisError:
+            redis_ok = False
+        hub_ok = await self.hub.is_healthy()
+        healthy = redis_ok and hub_ok
+        report = {
+            "status": "healthy" if healthy else "unhealthy",
+            "agents": [{"name": name} for name in self.agents],
+            "agent_count": len(self.agents),
+            "redis": "ok" if redis_ok else "unavailable",
+            "task_hub": "ok" if hub_ok else "unavailable",
+        }
+        return json_response(200 if healthy else 503, report)
+
+    async def _run(self, request: HttpRequest) -> HttpResponse:
+        agent = self._agent(request)
+        wanted = parse_run_input(request)
+        state = await self._start(agent, wanted)
+        wait = self.agents[agent] if wanted.wait is None else wanted.wait
+        if not wait:
+            return json_response(202, accepted(state, wanted.message), _identity_headers(state))
+        answer = await collect_answer(self.reader, state, self.settings.run_wait_timeout)
+        if answer.error is not None:
+            return json_response(*failed(state, answer), _identity_headers(state))
+        if wanted.is_json or request.accepts("json"):
+            return json_response(200, answered(state, wanted.message, answer), _identity_headers(state))
+        headers = {"content-type": TEXT_TYPE, **_identity_headers(state)}
+        return HttpResponse(200, headers, answer.text.encode())
+
+    async def _start(self, agent: str, wanted: RunInput) -> RunState:
+        """Register the run, then tell the agent: its reader may come before its first chunk."""
+        conversation_id = wanted.conversation_id or new_id()
+        state = await self.runs.register(conversation_id, new_id(), agent)
+        if self.waiting_leases is not None:
+            self.waiting_leases.keep(conversation_id, state.run, attempt=0)
+        try:
+            await self.hub.start(
+                RunRequest(
+                    agent=agent,
+                    conversation_id=conversation_id,
+                    run=state.run,
+                    message=wanted.message,
+                    role=wanted.role,
+                    enable_tool_calls=wanted.enable_tool_calls,
+                    options=wanted.options,
+                )
+            )
+        except TaskHubUnavailable:
+            # The client hears of it and tries again; the run itself must not wait for an agent for ever.
+            await self.runs.fail_unstarted(state)
+            raise
+        _log.info("run accepted: conversation=%s run=%s agent=%s", conversation_id, state.run, agent)
+        return state
+
+    async def _status(self, request: HttpRequest) -> HttpResponse:
+        agent, conversation_id = self._agent(request), _conversation_id(request)
+        run = _run_id(request)
+        state = await self._find_run(agent, conversation_id, run)
+        if state is not None and not state.status.is_terminal:
+            return json_response(200, run_report(state, None))
+        durable = await self.hub.answer(agent, conversation_id, state.run if state else run)
+        if state is None:
+            if durable is None:
+                raise RunNotFound
+            ids = identity(conversation_id, durable.run)
+            return json_response(200, run_report(ids, Answer(durable.text, durable.error, durable.code)))
+        answer = await self._stored_answer(state)
+        if durable is not None and answer.error is None:
+            answer = Answer(durable.text)
+        return json_response(200, run_report(state, answer))
+
+    async def _stored_answer(self, state: RunState) -> Answer:
+        """What the stream has of an ended run, also of one that failed on its way."""
+        try:
+            return await collect_answer(self.reader, state, self.settings.run_wait_timeout)
+        except RunNotFound:
+            return Answer("")
+
+    async def _cancel(self, request: HttpRequest) -> HttpResponse:
+        agent, conversation_id = self._agent(request), _conversation_id(request)
+        state = await self._find_run(agent, conversation_id, _run_id(request))
+        if state is None:
+            raise RunNotFound
+        if state.status is RunStatus.PENDING and await self.runs.cancel_unstarted(state):
+            state = await self.runs.state(conversation_id, state.run) or state
+        elif not state.status.is_terminal:
+            await self.runs.request_cancel(conversation_id, state.run)
+            return json_response(202, {**identity(conversation_id, state.run), "status": "Canceling"})
+        return json_response(200, run_report(state, None))
+
+    async def _stream(self, request: HttpRequest) -> HttpResponse:
+        conversation_id = _conversation_id(request)
+        cursor = request.headers.get("last-event-id") or request.query.get("cursor")
+        events = request.query.get("events")
+        if events not in (None, "", "all"):
+            raise InvalidInput("events", events, "all, or nothing")
+        plain = request.accepts("text/plain") and not request.accepts("text/event-stream")
+        headers = {**_STREAM_HEADERS, "x-conversation-id": conversation_id}
+        headers["content-type"] = TEXT_TYPE if plain else CONTENT_TYPE
+        try:
+            opened = await self.reader.open(
+                conversation_id,
+                cursor,
+                run=_run_id(request),
+                follow=parse_flag("follow", request.query.get("follow") or False),
+                appear_timeout=self.settings.stream_appear_timeout,
+            )
+        except StreamUnavailable:
+            if plain or "last-event-id" not in request.headers:
+                raise
+            # An EventSource gives up for good at any status but 200; it is to come back.
+            return HttpResponse(200, headers, encode_retry(UNAVAILABLE_RETRY_MS))
+        if opened.has_nothing_more:
+            return HttpResponse(204, {"x-conversation-id": conversation_id})
+        if plain:
+            return HttpResponse(200, headers, as_plain_text(opened))
+        return HttpResponse(200, headers, as_server_sent_events(opened, all_events=events == "all"))
+
+    def _agent(self, request: HttpRequest) -> str:
+        agent = request.path["agent"]
+        if agent not in self.agents:
+            raise AgentNotFound(f"There is no such agent; there are {', '.join(sorted(self.agents))}.")
+        return agent
+
+    async def _find_run(self, agent: str, conversation_id: str, run: str | None) -> RunState | None:
+        if run is None:
+            state = await self.runs.latest_run(conversation_id)
+        else:
+            state = await self.runs.state(conversation_id, run)
+        if state is not None and state.agent != agent:
+            raise RunNotFound
+        return state
+
+
+async def _answering(answer: Endpoint, request: HttpRequest) -> HttpResponse:
+    """Turn errors into answers; nothing of an unexpected one is shown."""
+    try:
+        return await answer(request)
+    except StreamingError as error:
+        return error_response(error)
+    except RedisError as error:
+        _log.warning("request failed, the stream store is away: error=%s", type(error).__name__)
+        return error_response(StreamUnavailable())
+    except Exception as error:
+        _log.error("request failed: error=%s", type(error).__name__)
+        _log.debug("request failure", exc_info=True)
+        return error_response(StreamingError("The request failed. Its cause is in the service's log."))
+
+
+def _conversation_id(request: HttpRequest) -> str:
+    return check_conversation_id(request.path["conversation_id"])
+
+
+def _run_id(request: HttpRequest) -> str | None:
+    run: Any = request.query.get("run")
+    return check_run_id(run) if run else None
+
+
+def _identity_headers(state: RunState) -> dict[str, str]:
+    return {"x-conversation-id": state.conversation_id, "x-ms-session-id": state.conversation_id}
+
+
+_STREAM_HEADERS: Final = {
+    "cache-control": "no-cache, no-transform",
+    # nginx and its kin buffer responses without it.
+    "x-accel-buffering": "no",
+}

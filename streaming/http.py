@@ -1,0 +1,68 @@
+"""HTTP as the endpoints see it, whichever host they run on; and how errors are answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from streaming.errors import InvalidInput, StreamingError
+
+JSON_TYPE: Final = "application/json"
+TEXT_TYPE: Final = "text/plain; charset=utf-8"
+#: Told to clients with a 503, in seconds: long enough for a failover, short enough to wait.
+RETRY_AFTER_SECONDS: Final = "2"
+
+_TRUE: Final = ("true", "1", "yes")
+_FALSE: Final = ("false", "0", "no")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request whose body is read already."""
+
+    #: Variable parts of the path.
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    #: By lower-case name.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def accepts(self, media_type: str) -> bool:
+        """Whether the ``Accept`` header names a media type."""
+        return media_type in self.headers.get("accept", "").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response; its body comes at once or piece by piece, each to be sent as it comes."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | AsyncGenerator[bytes, None] = b""
+
+
+def json_response(status: int, content: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Answer with JSON."""
+    body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    return HttpResponse(status, {"content-type": JSON_TYPE, **(headers or {})}, body)
+
+
+def error_response(error: StreamingError) -> HttpResponse:
+    """Answer with an error: ``error`` for people, ``code`` for programs."""
+    headers = {"retry-after": RETRY_AFTER_SECONDS} if error.http_status == 503 else {}
+    return json_response(error.http_status, {"error": error.message, "code": error.code}, headers)
+
+
+def parse_flag(field_name: str, value: object) -> bool:
+    """Read a yes or no.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _TRUE + _FALSE:
+        return value.strip().lower() in _TRUE
+    raise InvalidInput(field_name, value, "true or false")
