@@ -55,7 +55,7 @@ def compose_itinerary(trip: Trip, findings: Mapping[str, Findings]) -> str:
         events = _bullets(found.events)
         sections += [_day(day, events) for day in days if day.destination == destination]
     sections.append(_tips(trip, findings))
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(sections)
 
 
 def _schedule(trip: Trip) -> list[_Day]:

@@ -226,7 +226,7 @@ _KNOWN: Final = re.compile(
 )
 #: Where the traveller starts is not where the trip goes.
 _ORIGIN: Final = re.compile(
-    r"\bfrom\s+(?:[A-Z][\w'-]*)(?:\s+[A-Z][\w'-]*)*|\b(?:live|based|living)\s+in\s+[A-Z][\w'-]*"
+    r"\b[Ff]rom\s+(?:[A-Z][\w'-]*)(?:\s+[A-Z][\w'-]*)*|\b(?:live|based|living)\s+in\s+[A-Z][\w'-]*"
 )
 _IN_COUNTRY: Final = re.compile(
     rf"(?P<place>[^\W\d_][\w'\u2019-]*),\s+(?:{'|'.join(COUNTRY_NAMES)})\b", re.IGNORECASE
