@@ -33,7 +33,8 @@ from streaming.errors import TaskHubUnavailable
 from streaming.settings import SchedulerSettings
 from streaming.task_hub import DurableAnswer, RunRequest
 
-_log = logging.getLogger(__name__)
+#: The library would print its own lines to its own handler.
+_library_log = logging.getLogger("durabletask")
 
 #: Each run holds a thread of the worker while its coroutine runs on the agents' loop; the library's default
 #: (processors + 4) would let six runs at once.
@@ -65,9 +66,14 @@ def connect_hub(scheduler: SchedulerSettings | None) -> HubConnection:
     hub = EmbeddedTaskHub()
     address = hub.start()
     worker = TaskHubGrpcWorker(
-        host_address=address, channel_options=_CHANNEL_OPTIONS, concurrency_options=_CONCURRENCY
+        host_address=address,
+        channel_options=_CHANNEL_OPTIONS,
+        concurrency_options=_CONCURRENCY,
+        logger=_library_log,
     )
-    client = AsyncTaskHubGrpcClient(host_address=address, channel_options=_CHANNEL_OPTIONS)
+    client = AsyncTaskHubGrpcClient(
+        host_address=address, channel_options=_CHANNEL_OPTIONS, logger=_library_log
+    )
     return HubConnection(worker, client, hub)
 
 
@@ -80,6 +86,7 @@ def _connect_scheduler(scheduler: SchedulerSettings) -> HubConnection:
         secure_channel=scheduler.is_secure,
         channel_options=_CHANNEL_OPTIONS,
         concurrency_options=_CONCURRENCY,
+        logger=_library_log,
     )
     client = AsyncDurableTaskSchedulerClient(
         host_address=scheduler.endpoint,
@@ -87,6 +94,7 @@ def _connect_scheduler(scheduler: SchedulerSettings) -> HubConnection:
         token_credential=client_credential,
         secure_channel=scheduler.is_secure,
         channel_options=_CHANNEL_OPTIONS,
+        logger=_library_log,
     )
     return HubConnection(worker, client)
 

@@ -36,8 +36,10 @@ def _answer(entry: DurableAgentStateResponse) -> DurableAnswer:
     contents = [content.to_ai_content() for message in entry.messages for content in message.contents]
     text = "".join(content.text or "" for content in contents if content.type == "text")
     errors = [content for content in contents if content.type == "error"]
+    run = entry.correlation_id or ""
     if not errors:
-        return DurableAnswer(run=entry.correlation_id or "", text=text)
+        return DurableAnswer(run=run, text=text)
+    failure = errors[-1]
     return DurableAnswer(
-        text=text, error=errors[-1].message or "The agent failed.", code=errors[-1].error_code
+        run=run, text=text, error=failure.message or "The agent failed.", code=failure.error_code
     )

@@ -5,16 +5,7 @@ from __future__ import annotations
 import logging
 
 #: Libraries that tell of each of their steps at INFO.
-_CHATTY = (
-    "agent_framework",
-    "azure",
-    "durabletask",
-    "durabletask-worker",
-    "durabletask-async_client",
-    "httpx",
-    "openai",
-    "uvicorn.error",
-)
+_CHATTY = ("agent_framework", "azure", "durabletask", "httpx", "openai", "uvicorn.error")
 
 
 def configure_logging(level: str) -> None:
@@ -25,5 +16,3 @@ def configure_logging(level: str) -> None:
     if level != "DEBUG":
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-    # Tells at WARNING, for each run and with a stack trace, what the wrapped agent and the callback log.
-    logging.getLogger("durabletask-worker").setLevel(logging.ERROR)

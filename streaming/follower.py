@@ -37,6 +37,11 @@ STREAMS_AT_ONCE: Final = 100
 #: A blocking read returns after this time at the latest. Below the driver's default socket timeout of 5 s,
 #: since the client may be the user's own.
 BLOCK: Final = timedelta(seconds=4)
+#: Subscribed to throughout, so that the connection is never without a subscription: the driver would then
+#: check its health by a read of its own, while the listening task reads.
+IDLE_CHANNEL: Final = "agent-stream-idle"
+#: The listening task sends a sign of life this often: networks drop silent connections without a word.
+PING_INTERVAL: Final = timedelta(seconds=30)
 #: After trouble with Redis, the next try comes after this pause.
 RETRY_PAUSE: Final = timedelta(milliseconds=200)
 
@@ -171,7 +176,8 @@ class StreamFollower:
         async with stream.preparing:
             if stream.is_ready:
                 return
-            await self._pubsub.subscribe(stream.keys.channel)
+            idle = () if self._pubsub.subscribed else (IDLE_CHANNEL,)
+            await self._pubsub.subscribe(*idle, stream.keys.channel)
             newest: list[Any] = await self._redis.xrevrange(stream.keys.stream, count=1)
             if newest:
                 stream.start = stream.tail = parse_entry_id(decode_entry(*newest[0]).entry_id)
@@ -207,7 +213,7 @@ class StreamFollower:
         """Mark streams as woken. A (re)subscription is a wake-up too: what came in between was not heard."""
         while not self._closed:
             try:
-                message = await self._pubsub.get_message(timeout=None)
+                message = await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds())
             except (RedisError, OSError) as error:
                 _log.warning("stream subscription broke, reconnecting: error=%s", type(error).__name__)
                 await asyncio.sleep(RETRY_PAUSE.total_seconds())
