@@ -1,0 +1,282 @@
+"""A real Redis-compatible server as a child process, for ``hosting.embedded_redis`` alone.
+
+How it ends. The server is started by a guard (``redis_guard.py``) that holds one end of a pipe; this process
+holds the other. When the pipe closes, because ``stop`` was called or because this process died in whatever
+way, SIGKILL included, the guard stops the server, which writes its data first. Linux's parent-death signal
+would not do: it follows the thread that forked, not the process, and macOS has none.
+
+Who may use a folder. Two locks that the kernel lets go with their holders: ``service.lock`` is held by the
+service, so that a second one is refused; ``server.lock`` is inherited by guard and server, so that a server
+that lost its guard too is found, known for sure by the process id in the file, and stopped before its
+successor starts.
+
+Guard and server have a session of their own: the terminal's Ctrl-C does not reach them, and the service
+writes to the end of its own shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from hosting.folder_lock import FolderLock
+from streaming.connections import connect
+from streaming.errors import StreamingError
+
+#: Until the server answers. An empty one takes 50 ms; loading a gigabyte of streams takes around ten seconds.
+START_TIMEOUT: Final = timedelta(seconds=60)
+#: One answer of a starting server. A stranger on the port may listen and never answer.
+_ANSWER_TIMEOUT: Final = timedelta(seconds=1)
+#: How often a starting or stopping server is looked at: a fraction of the time that it takes.
+_POLL: Final = timedelta(milliseconds=10)
+#: Until a stopping server has written its data and ended; then it is killed. Everything but the last second
+#: is on disk by then anyway (``appendfsync everysec``).
+STOP_TIMEOUT: Final = timedelta(seconds=10)
+#: The guard's own end, after the server's.
+_GUARD_MARGIN: Final = timedelta(seconds=2)
+#: Free ports tried, where another program takes one between choosing and using it.
+_PORT_ATTEMPTS: Final = 5
+#: Characters of the server's log that an error repeats: its last few lines.
+_LOG_TAIL: Final = 1000
+
+_HOST: Final = "127.0.0.1"
+_LOG_NAME: Final = "server.log"
+_GUARD: Final = Path(__file__).with_name("redis_guard.py")
+
+
+class EmbeddedRedisError(StreamingError):
+    """The embedded Redis can't be used."""
+
+    code: ClassVar[str] = "embedded_redis_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Locks:
+    service: FolderLock
+    server: FolderLock
+
+    def release(self) -> None:
+        self.server.release()
+        self.service.release()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBinary:
+    """A server program and where it came from."""
+
+    path: Path
+    origin: str
+
+
+class RedisProcess:
+    """A server, its guard and its locks."""
+
+    def __init__(self, binary: ServerBinary, data_dir: Path, port: int, locks: _Locks) -> None:
+        self.port = port
+        self.kind = ""
+        self._binary = binary
+        self._log = data_dir / _LOG_NAME
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._locks = locks
+        self._guard = _spawn(binary, data_dir, port, locks.server)
+
+    @classmethod
+    async def start(cls, binary: ServerBinary, data_dir: Path, *, port: int) -> RedisProcess:
+        """Start the server on ``data_dir``; port 0 takes a free one.
+
+        Raises:
+            EmbeddedRedisError: it can't be started; the message says why and what to do.
+        """
+        locks = _lock_for_this_service(data_dir)
+        try:
+            await _end_leftover(locks.server)
+            return await cls._start_on_a_port(binary, data_dir, port, locks)
+        except BaseException:
+            locks.release()
+            raise
+
+    @classmethod
+    async def _start_on_a_port(
+        cls, binary: ServerBinary, data_dir: Path, port: int, locks: _Locks
+    ) -> RedisProcess:
+        ending = ""
+        for _ in range(1 if port else _PORT_ATTEMPTS):
+            server = cls(binary, data_dir, _free_port(port), locks)
+            if await server._is_ready():
+                return server
+            ending = server._ending()
+            if "already in use" not in ending:
+                break
+        raise EmbeddedRedisError(f"The embedded Redis ({binary.path}) did not start: {ending}")
+
+    async def stop(self) -> None:
+        """Stop the server, its data written, and let the folder go."""
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        self._close_pipe()
+        try:
+            self._guard.wait((STOP_TIMEOUT + _GUARD_MARGIN).total_seconds())
+        except subprocess.TimeoutExpired:
+            _kill(self._locks.server.read_pid(), signal.SIGKILL)
+            self._guard.kill()
+            self._guard.wait()
+        self._locks.release()
+
+    def _close_pipe(self) -> None:
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
+
+    async def _is_ready(self) -> bool:
+        """Wait for the answer of our own server; false when it has ended instead."""
+        redis = connect(f"redis://{_HOST}:{self.port}/0")
+        try:
+            async with asyncio.timeout(START_TIMEOUT.total_seconds()):
+                while self._guard.poll() is None:
+                    if await self._answers(redis):
+                        return True
+                    await asyncio.sleep(_POLL.total_seconds())
+                return False
+        except TimeoutError:
+            await self.stop()
+            raise EmbeddedRedisError(
+                f"The embedded Redis does not answer after {START_TIMEOUT.total_seconds():g} s: "
+                f"{self._ending()}"
+            ) from None
+        except BaseException:
+            await self.stop()
+            raise
+        finally:
+            await redis.aclose()
+
+    async def _answers(self, redis: Redis) -> bool:
+        try:
+            info = await asyncio.wait_for(redis.info("server"), _ANSWER_TIMEOUT.total_seconds())
+        except (RedisError, OSError):
+            # It doesn't listen yet, or still loads its data.
+            return False
+        # A stranger on the port answers too; ours has the process id that the guard wrote down.
+        if info.get("process_id") != self._locks.server.read_pid():
+            return False
+        self.kind = _describe(info, self._binary)
+        return True
+
+    def _ending(self) -> str:
+        """What the server last wrote to its log."""
+        self._close_pipe()
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")[-_LOG_TAIL:].strip() or "it wrote no log."
+
+
+def _describe(info: dict[str, object], binary: ServerBinary) -> str:
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']} ({binary.origin})"
+    return f"Redis {info.get('redis_version')} ({binary.origin})"
+
+
+def _lock_for_this_service(data_dir: Path) -> _Locks:
+    folder = data_dir.resolve()
+    try:
+        # Conversations are nobody else's business.
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        locks = _Locks(FolderLock(data_dir / "service.lock"), FolderLock(data_dir / "server.lock"))
+    except OSError as error:
+        raise EmbeddedRedisError(
+            f"The data folder {folder} can't be used ({error.strerror}): set DATA_DIR to another."
+        ) from error
+    if not locks.service.acquire():
+        holder = locks.service.read_pid()
+        locks.release()
+        raise EmbeddedRedisError(
+            f"The data folder {folder} is in use by another running service"
+            f"{f' (process {holder})' if holder else ''}: stop that one, or set DATA_DIR to another folder."
+        )
+    locks.service.write_pid(os.getpid())
+    return locks
+
+
+async def _end_leftover(server_lock: FolderLock) -> None:
+    """Take the server's lock; a server that outlived its service still holds it and is stopped first."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        # The process id is the lock holder's: nobody else wrote it, and it can't have been reused.
+        signalled = False
+        deadline = time.monotonic() + STOP_TIMEOUT.total_seconds()
+        while time.monotonic() < deadline:
+            if server_lock.acquire():
+                return
+            if not signalled:
+                signalled = _kill(server_lock.read_pid(), number)
+            await asyncio.sleep(_POLL.total_seconds())
+    raise EmbeddedRedisError(
+        f"An embedded Redis (process {server_lock.read_pid()}) left over in the data folder doesn't stop: "
+        "end that process, or set DATA_DIR to another folder."
+    )
+
+
+def _kill(pid: int | None, number: signal.Signals) -> bool:
+    if pid is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    return True
+
+
+def _spawn(
+    binary: ServerBinary, data_dir: Path, port: int, server_lock: FolderLock
+) -> subprocess.Popen[bytes]:
+    server_lock.write_pid(None)
+    # fmt: off
+    command = [
+        str(binary.path.absolute()),
+        "--bind", _HOST, "--port", str(port), "--protected-mode", "yes",
+        # Its working folder is the data folder, whatever characters its name has.
+        "--dir", ".", "--logfile", _LOG_NAME, "--daemonize", "no",
+        "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
+        # What was written is never thrown away to make room.
+        "--maxmemory-policy", "noeviction",
+    ]
+    # fmt: on
+    arguments = [str(server_lock.fileno()), str(STOP_TIMEOUT.total_seconds()), *command]
+    # Before the server opens its log, a complaint goes to its output.
+    with (data_dir / _LOG_NAME).open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - our own program with our own arguments
+            [sys.executable, "-I", "-S", str(_GUARD), *arguments],
+            cwd=data_dir,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=(server_lock.fileno(),),
+            start_new_session=True,
+        )
+
+
+def _free_port(wanted: int) -> int:
+    with socket.socket() as probe:
+        # As the server binds: connections of its predecessor that linger don't count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if wanted else 0)
+        try:
+            probe.bind((_HOST, wanted))
+        except OSError as error:
+            problem = (
+                "is taken by another program" if error.errno == errno.EADDRINUSE else str(error.strerror)
+            )
+            raise EmbeddedRedisError(
+                f"EMBEDDED_REDIS_PORT: port {wanted} {problem}: choose another, or leave it unset for any."
+            ) from error
+        port: int = probe.getsockname()[1]
+        return port
