@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -59,7 +59,7 @@ class RedisStreamResponseHandler:
         self.runs: Final = RunStore(redis_client, stream_ttl)
         self.reader: Final = StreamReader(redis_client, self.runs, dead_after=dead_after)
 
-    async def __aenter__(self) -> RedisStreamResponseHandler:
+    async def __aenter__(self) -> Self:
         """Enter; nothing is opened before it is needed."""
         return self
 
@@ -142,8 +142,8 @@ class RedisStreamResponseHandler:
                     if events or chunk.type is None or chunk.type in READING_EVENTS:
                         yield chunk
         if opened.cut_short:
-            error = StreamUnavailable()
-            yield StreamChunk(entry_id=cursor or "0-0", error=error.message, code=error.code)
+            away = StreamUnavailable()
+            yield StreamChunk(entry_id=cursor or "0-0", error=away.message, code=away.code)
 
     async def begin_run(
         self, conversation_id: str, run: str, *, agent: str, owner: str, patient: bool = False

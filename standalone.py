@@ -89,7 +89,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
         hub = DurableAgents(connect_hub(settings.scheduler), RedisStreamCallback(handlers.get, leases))
         hub.host([each.agent for each in hosted])
         stack.push_async_callback(hub.close)
-        stack.push_async_callback(_stop_runs, leases, handler, resumable)
+        stack.push_async_callback(_stop_runs, leases, handler, resumable=resumable)
         endpoints = Endpoints(
             settings=settings,
             agents={each.agent.name or "": each.waits_by_default for each in hosted},
@@ -109,7 +109,7 @@ async def _settle_left_over(handler: RedisStreamResponseHandler) -> None:
         _log.warning("run ended as interrupted: conversation=%s run=%s", state.conversation_id, state.run)
 
 
-async def _stop_runs(leases: LeaseKeeper, handler: RedisStreamResponseHandler, resumable: bool) -> None:
+async def _stop_runs(leases: LeaseKeeper, handler: RedisStreamResponseHandler, *, resumable: bool) -> None:
     """Let runs finish for a moment; then end those that nobody will resume, and let go of the others."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_GRACE.total_seconds()):
@@ -157,7 +157,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then say so in one line with two commands to try."""
         await super().startup(sockets)
-        print(_ready_line(self._base_url, self._service.redis_note), flush=True)  # noqa: T201
+        print(_ready_line(self._base_url, self._service.redis_note), flush=True)
 
 
 def _ready_line(base_url: str, redis_note: str) -> str:
@@ -205,9 +205,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
-        import uvloop
+        import uvloop  # noqa: PLC0415 - there is none for Windows
     except ImportError:
-        # There is none for Windows.
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
 
@@ -220,10 +219,10 @@ def main() -> int:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(serve(settings))
     except SettingsError as error:
-        print(f"Can't start: {error.message}", file=sys.stderr)  # noqa: T201
+        print(f"Can't start: {error.message}", file=sys.stderr)
         return 2
     except StreamingError as error:
-        print(f"Can't start: {error.message}", file=sys.stderr)  # noqa: T201
+        print(f"Can't start: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0

@@ -77,7 +77,8 @@ async def _read_body(request: Request, limit: int) -> bytes:
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        raise error
     codes = {404: "not_found", 405: "method_not_allowed"}
     content = {"error": error.detail, "code": codes.get(error.status_code, "http_error")}
     return _Answer(json_response(error.status_code, content, error.headers))

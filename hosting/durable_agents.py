@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # it has no types of its own
 from agent_framework import SupportsAgentRun
 from agent_framework_durabletask import (
     AgentResponseCallbackProtocol,
@@ -103,9 +103,8 @@ def _credentials(scheduler: SchedulerSettings) -> tuple[Any, Any]:
     """The worker's (blocking) and the client's (asyncio) credential."""
     if scheduler.authentication == "none":
         return None, None
-    # Imported where it is needed: it takes a noticeable part of a start.
-    from azure import identity
-    from azure.identity import aio
+    from azure import identity  # noqa: PLC0415 - takes a noticeable part of a start, and is seldom needed
+    from azure.identity import aio  # noqa: PLC0415 - see above
 
     if scheduler.authentication == "managedidentity":
         return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent import futures
 from typing import Any, Final
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # it has no types of its own
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from durabletask.testing import InMemoryOrchestrationBackend
 

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from types import TracebackType
 from typing import Any, Final
 
 from agent_framework import (
@@ -89,7 +90,7 @@ class _Execution:
                 yield update
         except _Stopped:
             yield self._failure(CANCELLED_MESSAGE, CANCELLED_CODE)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever an agent or a model client raises
             _log_failure(error, control)
             yield self._failure(FAILED_MESSAGE, FAILED_CODE)
 
@@ -151,7 +152,12 @@ class _Interruptible:
         if self._scope is not None:
             self._scope.__enter__()
 
-    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._scope is not None:
             self._scope.__exit__(None, None, None)
         if exc_type is asyncio.CancelledError:

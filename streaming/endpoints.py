@@ -215,7 +215,7 @@ async def _answering(answer: Endpoint, request: HttpRequest) -> HttpResponse:
     except RedisError as error:
         _log.warning("request failed, the stream store is away: error=%s", type(error).__name__)
         return error_response(StreamUnavailable())
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: a client gets an answer, and no detail
         _log.error("request failed: error=%s", type(error).__name__)
         _log.debug("request failure", exc_info=True)
         return error_response(StreamingError("The request failed. Its cause is in the service's log."))

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from streaming.identifiers import EntryId, parse_entry_id
+
 
 class RunStatus(enum.StrEnum):
     """Where a run stands. The last four end it."""
@@ -62,6 +64,11 @@ class StreamChunk:
     timestamp: int | None = None
     code: str | None = None
     status: RunStatus | None = None
+
+    @property
+    def id(self) -> EntryId:
+        """The entry id as one that can be compared."""
+        return parse_entry_id(self.entry_id)
 
     @property
     def is_terminal(self) -> bool:

@@ -22,16 +22,15 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from streaming.entries import StreamChunk, decode_entry
-from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id
+from streaming.entries import StreamChunk
+from streaming.identifiers import FIRST, EntryId, Keys
 from streaming.liveness import ProducerWatch
+from streaming.stored_entries import PAGE, decode_page, newest_entry
 
 _log = logging.getLogger(__name__)
 
 #: Entries of a stream kept in memory for its readers; one that falls behind pages from Redis instead.
 RING_ENTRIES: Final = 1_000
-#: Entries read at once from one stream.
-PAGE: Final = 500
 #: Streams read in one round trip.
 STREAMS_AT_ONCE: Final = 100
 #: A blocking read returns after this time at the latest. Below the driver's default socket timeout of 5 s,
@@ -93,10 +92,9 @@ class LiveStream:
     def add(self, entries: list[StreamChunk]) -> None:
         """Take entries that were read after ``tail``."""
         for entry in entries:
-            entry_id = parse_entry_id(entry.entry_id)
-            self._ids.append(entry_id)
+            self.tail = entry.id
+            self._ids.append(self.tail)
             self._entries.append(entry)
-            self.tail = entry_id
         while len(self._entries) > RING_ENTRIES:
             self.start = self._ids.popleft()
             self._entries.popleft()
@@ -178,9 +176,9 @@ class StreamFollower:
                 return
             idle = () if self._pubsub.subscribed else (IDLE_CHANNEL,)
             await self._pubsub.subscribe(*idle, stream.keys.channel)
-            newest: list[Any] = await self._redis.xrevrange(stream.keys.stream, count=1)
-            if newest:
-                stream.start = stream.tail = parse_entry_id(decode_entry(*newest[0]).entry_id)
+            newest = await newest_entry(self._redis, stream.keys.stream)
+            if newest is not None:
+                stream.start = stream.tail = newest.id
             stream.is_ready = True
         self._ensure_task("stream-wakeups", self._listen)
         self._ensure_task("stream-reads", self._read_woken)
@@ -242,7 +240,7 @@ class StreamFollower:
             return
         async with self._redis.pipeline(transaction=False) as pipeline:
             for stream in streams:
-                pipeline.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
+                _ = pipeline.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
             replies = await pipeline.execute()
         for stream, reply in zip(streams, replies, strict=True):
             self._take(stream, reply)
@@ -250,10 +248,9 @@ class StreamFollower:
                 self._mark_woken(stream.keys.channel)
 
     @staticmethod
-    def _take(stream: LiveStream, reply: list[Any]) -> None:
-        entries = [decode_entry(entry_id, fields) for entry_id, fields in reply]
+    def _take(stream: LiveStream, reply: object) -> None:
         # Both readers of this class may bring the same entries.
-        fresh = [entry for entry in entries if parse_entry_id(entry.entry_id) > stream.tail]
+        fresh = [entry for entry in decode_page(reply) if entry.id > stream.tail]
         if fresh:
             stream.add(fresh)
 

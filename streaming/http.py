@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streaming.errors import InvalidInput, StreamingError
+from streaming.errors import InvalidInput, StreamingError, StreamUnavailable, TaskHubUnavailable
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
@@ -51,7 +51,11 @@ def json_response(status: int, content: Any, headers: Mapping[str, str] | None =
 
 def error_response(error: StreamingError) -> HttpResponse:
     """Answer with an error: ``error`` for people, ``code`` for programs."""
-    headers = {"retry-after": RETRY_AFTER_SECONDS} if error.http_status == 503 else {}
+    headers = (
+        {"retry-after": RETRY_AFTER_SECONDS}
+        if isinstance(error, (StreamUnavailable, TaskHubUnavailable))
+        else {}
+    )
     return json_response(error.http_status, {"error": error.message, "code": error.code}, headers)
 
 

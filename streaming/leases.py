@@ -73,7 +73,7 @@ class LeaseKeeper:
 
     async def wait_until_idle(self) -> None:
         """Wait until no run is kept any more."""
-        while self._kept:
+        while self._kept:  # noqa: ASYNC110 - they end on other threads, where this loop's events can't be set
             await asyncio.sleep(IDLE_CHECK.total_seconds())
 
     def stop_all(self) -> None:

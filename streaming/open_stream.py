@@ -7,23 +7,22 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from streaming.entries import GAP, StreamChunk, decode_entry
+from streaming.entries import GAP, StreamChunk
 from streaming.follower import RETRY_PAUSE, LiveStream, StreamFollower
-from streaming.identifiers import EntryId, keys_of, parse_entry_id
+from streaming.identifiers import EntryId, keys_of
 from streaming.liveness import LIVENESS_INTERVAL, ProducerWatch
 from streaming.run_store import RunState, RunStore
 from streaming.span import Span
+from streaming.stored_entries import PAGE, entries_after
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-#: Entries of one page when replaying: large enough that round trips don't count, small enough for memory.
-PAGE: Final = 500
 #: How long Redis may stay away while somebody reads, before the reader is sent away to come back.
 PATIENCE: Final = timedelta(seconds=60)
 LOST_MESSAGE: Final = "The stream was deleted or has expired before the run ended."
@@ -146,8 +145,7 @@ class OpenStream:
 
     async def _page(self) -> list[StreamChunk]:
         """The next stored entries."""
-        reply: list[Any] = await self._redis.xrange(self._keys.stream, min=f"({self._cursor}", count=PAGE)
-        return [decode_entry(entry_id, fields) for entry_id, fields in reply]
+        return await entries_after(self._redis, self._keys.stream, self._cursor)
 
     async def _tracked_state(self) -> RunState | None:
         """The registered run that this read waits for."""
@@ -170,7 +168,7 @@ class OpenStream:
         shown: list[StreamChunk] = []
         for chunk in batch:
             if chunk.code != LOST_CODE:
-                self._cursor = parse_entry_id(chunk.entry_id)
+                self._cursor = chunk.id
             if self._span.run is not None and chunk.run != self._span.run and chunk.code != LOST_CODE:
                 continue
             missing = self._missing_before(chunk)

@@ -17,9 +17,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
-from streaming.entries import NewEntry, RunStatus, StreamChunk, decode_entry, to_json
+from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
+from streaming.stored_entries import entry_at
 
 #: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
 #: within it, so that one slow round trip ends nothing.
@@ -166,7 +167,7 @@ class RunStore:
             confirm: ``False`` only says whether it would.
         """
         keys = keys_of(state.conversation_id)
-        assert outcome.status is not None
+        status = outcome.status or RunStatus.INTERRUPTED
         reply = await self._call(
             "settle",
             [keys.stream, keys.run(state.run)],
@@ -175,7 +176,7 @@ class RunStore:
                 state.attempt,
                 self._ttl,
                 keys.channel,
-                outcome.status.value,
+                status.value,
                 -1 if patience is None else _milliseconds(patience),
                 int(confirm),
                 *outcome.fields()[4:],
@@ -219,7 +220,7 @@ class RunStore:
 
     async def latest_run(self, conversation_id: str) -> RunState | None:
         """The conversation's latest registered run, if its state is still there."""
-        newest = await self._redis.zrevrange(keys_of(conversation_id).runs, 0, 0)
+        newest: list[Any] = await self._redis.zrevrange(keys_of(conversation_id).runs, 0, 0)
         return await self.state(conversation_id, _str(newest[0])) if newest else None
 
     async def state(self, conversation_id: str, run: str) -> RunState | None:
@@ -247,8 +248,7 @@ class RunStore:
         if state.terminal is None:
             return None
         stream = keys_of(state.conversation_id).stream
-        found: list[Any] = await self._redis.xrange(stream, min=state.terminal, max=state.terminal)
-        return decode_entry(*found[0]) if found else None
+        return await entry_at(self._redis, stream, state.terminal)
 
     async def ping(self) -> None:
         """Ask Redis for a sign of life.

@@ -17,6 +17,7 @@ _T = TypeVar("_T")
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 #: A scheduler connection string's authentications that need no more settings.
 _SCHEDULER_AUTHENTICATIONS: Final = ("none", "managedidentity", "defaultazure")
+_MAX_PORT: Final = 65_535
 #: Longer than any conversation is worth keeping: a year, in minutes.
 _MAX_MINUTES: Final = 366 * 24 * 60
 
@@ -247,7 +248,7 @@ def _positive_integer(value: str) -> int:
 
 
 def _port(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 0 < int(value) <= 65_535):
+    if not (value.isascii() and value.isdigit() and 0 < int(value) <= _MAX_PORT):
         raise ValueError(f"is {value!r}: expected a port from 1 to 65535.")
     return int(value)
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from streaming.entries import decode_entry
 from streaming.errors import InvalidCursor, RunNotFound
 from streaming.identifiers import FIRST, EntryId, keys_of, parse_entry_id
 from streaming.run_store import RunState, RunStore
-
-#: Entries of one page of the walk back that finds the latest of several unregistered runs.
-PAGE: Final = 500
+from streaming.stored_entries import PAGE, entries_back, entry_at, newest_entry, oldest_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +92,10 @@ class SpanFinder:
             raise InvalidCursor(
                 "cursor", str(after), f"an id that this stream has given out; its last is {newest}"
             )
-        found: list[Any] = await self._redis.xrange(self._key, min=str(after), max=str(after))
-        if not found:
-            oldest: list[Any] = await self._redis.xrange(self._key, count=1)
-            trimmed = bool(oldest) and parse_entry_id(_id(oldest[0])) > after
-            return Span(start=after, run=run, gap=trimmed)
-        at = decode_entry(*found[0])
+        at = await entry_at(self._redis, self._key, str(after))
+        if at is None:
+            oldest = await oldest_entry(self._redis, self._key)
+            return Span(start=after, run=run, gap=oldest is not None and oldest.id > after)
         if at.is_terminal:
             return Span(start=after, run=run, finished=await self._is_finished(after, run))
         expected = None
@@ -118,24 +112,17 @@ class SpanFinder:
         return latest is None or latest.status.is_terminal
 
     async def _newest(self) -> EntryId:
-        newest: list[Any] = await self._redis.xrevrange(self._key, count=1)
-        return parse_entry_id(_id(newest[0])) if newest else FIRST
+        newest = await newest_entry(self._redis, self._key)
+        return newest.id if newest is not None else FIRST
 
     async def _start_of_latest_unregistered(self) -> EntryId:
         """The terminal before the latest run's entries, found from the newest entry back."""
-        newest = "+"
-        is_first = True
+        before: str | None = None
         while True:
-            page: list[Any] = await self._redis.xrevrange(self._key, max=newest, count=PAGE)
-            for entry_id, fields in page:
-                chunk = decode_entry(entry_id, fields)
-                if chunk.is_terminal and not is_first:
-                    return parse_entry_id(chunk.entry_id)
-                is_first = False
+            page = await entries_back(self._redis, self._key, before)
+            for place, chunk in enumerate(page):
+                if chunk.is_terminal and (place > 0 or before is not None):
+                    return chunk.id
             if len(page) < PAGE:
                 return FIRST
-            newest = f"({_id(page[-1])}"
-
-
-def _id(entry: Any) -> str:
-    return decode_entry(*entry).entry_id
+            before = page[-1].entry_id

@@ -63,7 +63,7 @@ class ServerSentEventDecoder:
         self.retry: int | None = None
 
     def feed(self, piece: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes, give the events that they complete. An unfinished last event is never given."""
+        """Take the next bytes, give the events they complete. An unfinished last event is never given."""
         self._text += self._bytes.decode(piece)
         # A CR at the very end may be half of a CR LF.
         usable = len(self._text) - self._text.endswith("\r")

@@ -106,7 +106,7 @@ class RunWriter:
                 self._progress.set()
         except (WriterRefused, StreamUnavailable) as failure:
             self._failure = failure
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - told to the one who waits for the flush
             _log.exception("stream writer broke: run=%s", self._attempt.run)
             self._failure = failure
         finally:
