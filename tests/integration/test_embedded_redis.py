@@ -88,10 +88,28 @@ async def texts(server: EmbeddedRedis) -> list[str]:
     return [str(fields["text"]) for _, fields in entries or [] if fields]
 
 
+def state_and_parent(pid: int) -> tuple[str, int] | None:
+    """The state of a process (``Z``: ended, not yet collected) and its parent; ``None``: there is none."""
+    if Path("/proc/self/stat").exists():
+        try:
+            # The name, in parentheses, may hold anything.
+            state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return state, int(parent)
+    shown = subprocess.run(
+        ["ps", "-o", "stat=,ppid=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    if not shown.stdout.strip():
+        return None
+    state, parent = shown.stdout.split()
+    return state[0], int(parent)
+
+
 def is_running(pid: int) -> bool:
-    """Whether the process runs; one that has ended and waits to be collected does not."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return bool(state.stdout.strip()) and not state.stdout.strip().startswith("Z")
+    """Whether the process runs."""
+    found = state_and_parent(pid)
+    return found is not None and found[0] != "Z"
 
 
 def wait_until_ended(pid: int, *, seconds: float = 5.0) -> None:
@@ -104,10 +122,9 @@ def wait_until_ended(pid: int, *, seconds: float = 5.0) -> None:
 
 def guard_of(server_pid: int) -> int:
     """The process that started the server."""
-    found = subprocess.run(
-        ["ps", "-o", "ppid=", "-p", str(server_pid)], capture_output=True, text=True, check=True
-    )
-    return int(found.stdout)
+    found = state_and_parent(server_pid)
+    assert found is not None
+    return found[1]
 
 
 @posix_only
