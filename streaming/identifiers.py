@@ -10,7 +10,7 @@ from streaming.errors import InvalidCursor, InvalidInput
 
 #: Characters the task hub and a Redis Cluster both take; ``@`` and ``{}`` have a meaning to them.
 _ID_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_ENTRY_ID_PATTERN: Final = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
+_ENTRY_ID_PATTERN: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _UINT64_MAX: Final = 2**64 - 1
 #: Bytes of randomness in an id that we make: not guessable (128 bits).
 _RANDOM_BYTES: Final = 16

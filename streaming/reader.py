@@ -7,6 +7,7 @@ the ``OpenStream`` it returns does the rest. Rules: docs/protocol.md, section 4.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -78,6 +79,9 @@ class StreamReader:
             span = await SpanFinder(self._redis, self._runs, conversation_id).find(wanted, run)
         except RedisError as error:
             raise StreamUnavailable from error
+        if follow and run is None:
+            # Whoever follows a conversation wants all of it.
+            span = replace(span, run=None)
         return OpenStream(
             self._redis,
             self._runs,

@@ -1,0 +1,93 @@
+"""Helpers that read streams in tests, with a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.entries import NewEntry, RunStatus, StreamChunk
+from streaming.open_stream import OpenStream
+from streaming.run_store import Attempt
+
+#: Nothing here takes a tenth of it; a hang is to fail, not to last.
+BOUND = 10.0
+
+
+async def read_all(
+    handler: RedisStreamResponseHandler,
+    conversation: str,
+    cursor: str | None = None,
+    *,
+    run: str | None = None,
+    events: bool = True,
+) -> list[StreamChunk]:
+    """All that ``read_stream`` gives until it ends."""
+    async with asyncio.timeout(BOUND):
+        return [chunk async for chunk in handler.read_stream(conversation, cursor, run=run, events=events)]
+
+
+def text_of(chunks: list[StreamChunk]) -> str:
+    """The text that a reader shows in the end."""
+    texts: list[str] = []
+    for chunk in chunks:
+        if chunk.type == "reset":
+            texts.clear()
+        texts.append(chunk.text or "")
+    return "".join(texts)
+
+
+class LiveReader:
+    """Takes chunks from an open read one by one."""
+
+    def __init__(self, opened: OpenStream) -> None:
+        self.opened = opened
+        self._batches = aiter(opened)
+        self._chunks: list[StreamChunk] = []
+
+    async def next(self) -> StreamChunk:
+        """The next chunk."""
+        async with asyncio.timeout(BOUND):
+            while not self._chunks:
+                self._chunks = await anext(self._batches)
+        return self._chunks.pop(0)
+
+    async def rest(self) -> list[StreamChunk]:
+        """All chunks to the end of the read."""
+        async with asyncio.timeout(BOUND):
+            rest = self._chunks + [chunk async for batch in self._batches for chunk in batch]
+        self._chunks = []
+        return rest
+
+    async def aclose(self) -> None:
+        """Leave, as a client that disconnects."""
+        await self._batches.aclose()
+
+
+async def until(happened: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something has happened, with a bound. For what no event tells of."""
+    async with asyncio.timeout(BOUND):
+        while not await happened():  # noqa: ASYNC110 - another process's doing sets no event here
+            await asyncio.sleep(0)
+
+
+def text(content: str) -> NewEntry:
+    return NewEntry(timestamp=1, text=content)
+
+
+COMPLETED = NewEntry(timestamp=1, status=RunStatus.COMPLETED)
+
+
+async def begin(
+    handler: RedisStreamResponseHandler, conversation: str, run: str, owner: str = "worker"
+) -> Attempt:
+    return await handler.begin_run(conversation, run, agent="Agent", owner=owner)
+
+
+async def complete_run(
+    handler: RedisStreamResponseHandler, conversation: str, run: str, *texts: str
+) -> Attempt:
+    """A whole run with these chunks."""
+    attempt = await begin(handler, conversation, run)
+    await handler.runs.append(attempt, 0, [*map(text, texts), COMPLETED])
+    return attempt
