@@ -1,0 +1,56 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.connections import connect
+from tests.service import SLOW, Service, connect_http, running_service
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests that leave it as they found it. Its model writes fast."""
+    with running_service(tmp_path_factory.mktemp("service") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def slow_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose runs are in the middle of their answer for as long as a test lasts."""
+    data_dir = tmp_path_factory.mktemp("slow-service") / "data"
+    with running_service(data_dir, DEMO_MODEL_WORDS_PER_SECOND=SLOW) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of ``service``."""
+    async with connect_http(service) as client:
+        yield client
+
+
+@pytest.fixture
+async def slow_http(slow_service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of ``slow_service``."""
+    async with connect_http(slow_service) as client:
+        yield client
+
+
+@pytest.fixture
+async def service_redis(service: Service) -> AsyncIterator[Redis]:
+    """The embedded Redis of ``service``, with replies as bytes."""
+    async with Redis.from_url(service.redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def writer(service: Service) -> AsyncIterator[RedisStreamResponseHandler]:
+    """The published handler, writing from this process into the streams of ``service``."""
+    async with RedisStreamResponseHandler(connect(service.redis_url)) as handler:
+        yield handler
