@@ -6,6 +6,7 @@ handler that writes the stream, and the framework's types; no host, no HTTP.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -72,6 +73,9 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         if run is None:
             return
         await self._write(run, run.conclude(response))
+        if run.control.stop_reason is StopReason.SUPERSEDED:
+            # The framework swallows errors but not this: it unwinds, and keeps nothing of this execution.
+            raise asyncio.CancelledError
         current_run.set(None)
         self._runs.pop(run.control, None)
         if self._leases is not None:

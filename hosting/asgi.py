@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Final
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,26 +17,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from streaming.cancellation import cancel_and_wait
 from streaming.endpoints import Endpoint, Endpoints
 from streaming.errors import RequestTooLarge
 from streaming.http import HttpRequest, HttpResponse, error_response, json_response
-
-#: Method, path and endpoint of every route: the HTTP contract, the same on every host.
-ROUTES: Final[tuple[tuple[str, str, Callable[[Endpoints], Endpoint]], ...]] = (
-    ("POST", "/api/agents/{agent}/run", lambda endpoints: endpoints.run),
-    ("GET", "/api/agents/{agent}/run/{conversation_id}", lambda endpoints: endpoints.status),
-    ("DELETE", "/api/agents/{agent}/run/{conversation_id}", lambda endpoints: endpoints.cancel),
-    ("GET", "/api/agent/stream/{conversation_id}", lambda endpoints: endpoints.stream),
-    ("GET", "/api/health", lambda endpoints: endpoints.health),
-)
+from streaming.routes import ROUTES
 
 
 def create_app(endpoints: Endpoints) -> Starlette:
     """Build the app."""
     limit = endpoints.settings.max_request_bytes
     routes = [
-        Route(path, _handler(endpoint(endpoints), limit), methods=[method])
-        for method, path, endpoint in ROUTES
+        Route(route.path, _handler(partial(route.endpoint, endpoints), limit), methods=[route.method])
+        for route in ROUTES
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
 
@@ -103,9 +96,7 @@ class _Answer(Response):
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await cancel_and_wait((sending, leaving))
 
     async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
@@ -134,7 +135,10 @@ class _Execution:
 
     def finish(self, _updates: Sequence[AgentResponseUpdate]) -> AgentResponse[Any]:
         """The final response: the agent's own, or as much as it gave before it failed."""
-        return AgentResponse.from_updates(self._given) if self._final is None else self._final
+        response = AgentResponse.from_updates(self._given) if self._final is None else self._final
+        # The durable state logs a stack trace for each response without a time.
+        response.created_at = response.created_at or datetime.now(UTC).isoformat()
+        return response
 
 
 class _Stopped(Exception):

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from streaming.cancellation import cancel_and_wait
 from streaming.entries import StreamChunk
 from streaming.identifiers import FIRST, EntryId, Keys
 from streaming.liveness import ProducerWatch
@@ -131,10 +132,7 @@ class StreamFollower:
         self._closed = True
         for stream in self._streams.values():
             stream.wake()
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(self._tasks.values())
         self._tasks.clear()
         with contextlib.suppress(RedisError):
             await self._pubsub.aclose()  # type: ignore[no-untyped-call]
@@ -268,9 +266,7 @@ class StreamFollower:
             try:
                 await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                changed.cancel()
-                reading.cancel()
-                await asyncio.gather(changed, reading, return_exceptions=True)
+                await cancel_and_wait((changed, reading))
 
     async def _block(self, streams: list[LiveStream]) -> None:
         try:

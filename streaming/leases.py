@@ -17,6 +17,7 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from streaming.cancellation import cancel_and_wait
 from streaming.entries import RunStatus
 from streaming.run_control import RunControl, StopReason
 from streaming.run_store import CONTROL_CHANNEL, LEASE, RunStore
@@ -106,8 +107,7 @@ class LeaseKeeper:
                     *(self._renew(store, *key, kept) for key, kept in list(self._kept.items()))
                 )
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            await cancel_and_wait([listening])
             await redis.aclose()
 
     async def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:

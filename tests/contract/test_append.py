@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -18,8 +19,8 @@ from tests.contract.reading import COMPLETED, begin, complete_run, read_all, tex
 
 
 async def stored(redis: Redis, conversation: str) -> list[dict[str, str]]:
-    entries = await redis.xrange(keys_of(conversation).stream)
-    return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries or []]
+    entries: Any = await redis.xrange(keys_of(conversation).stream)
+    return [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries]
 
 
 async def test_entries_have_the_documented_fields(handler: RedisStreamResponseHandler, redis: Redis) -> None:

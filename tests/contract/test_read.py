@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.cancellation import cancel_and_wait
 from streaming.entries import RunStatus
 from streaming.errors import ConversationNotFound, InvalidCursor, RunNotFound
 from streaming.follower import RING_ENTRIES
@@ -229,7 +231,8 @@ async def test_the_published_reader_reads_our_streams(
     attempt = await begin(handler, "c", "r")
     await handler.runs.append(attempt, 0, [text("Hello "), text("world"), COMPLETED])
     shown, ended = "", False
-    for _, fields in await redis.xrange(keys_of("c").stream) or []:
+    entries: Any = await redis.xrange(keys_of("c").stream)
+    for _, fields in entries:
         ended = ended or fields.get(b"done") == b"true" or b"error" in fields
         shown += fields[b"text"].decode()
     assert (shown, ended) == ("Hello world", True)
@@ -270,9 +273,7 @@ async def test_a_reader_that_leaves_leaves_nothing(handler: RedisStreamResponseH
     readers = [LiveReader(await handler.reader.open("c")) for _ in range(3)]
     waiting = [asyncio.create_task(reader.next()) for reader in readers]
     await until(lambda: subscribers(redis, 1))
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await cancel_and_wait(waiting)
     for reader in readers:
         await reader.aclose()
     await until(lambda: subscribers(redis, 0))

@@ -1,0 +1,23 @@
+"""Ends tasks for sure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+#: A cancel that meets a reply of Redis in the same turn of the loop is swallowed by the driver's timeouts, so
+#: a task that is still there after this many seconds is cancelled again.
+_AGAIN_SECONDS: Final = 0.05
+
+
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until all have ended. Their errors count no more."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()
