@@ -1,0 +1,62 @@
+"""Composition root for Azure Functions: the same agents, endpoints and streams as the standalone host.
+
+The platform imports this module and asks ``app`` for its functions. There is no logic here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from redis.asyncio import Redis
+
+from agents import create_agents
+from hosting.functions_app import LONGEST_SILENCE, StreamingFunctionApp, choose_http
+from hosting.streamable_agent import StreamableAgent
+from redis_callback import RedisStreamCallback
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.connections import connect
+from streaming.endpoints import Endpoints
+from streaming.leases import LeaseKeeper
+from streaming.loop_local import LoopLocal
+from streaming.settings import Settings
+from streaming.task_hub import TaskHub
+
+#: Where the published sample looks for Redis, so that its walk-through works unchanged. A function app
+#: embeds no Redis of its own: its workers come and go, and several of them read the same streams.
+DEFAULT_REDIS_URL: Final = "redis://localhost:6379"
+#: A run that lost its worker may be resumed by the scheduler within this time; then readers give it up.
+RESUME_GRACE: Final = timedelta(minutes=10)
+
+
+def create_app(settings: Settings) -> StreamingFunctionApp:
+    """Put the function app together. Nothing is connected before its first use."""
+    redis_url = settings.redis_url or DEFAULT_REDIS_URL
+    settings = replace(settings, run_wait_timeout=min(settings.run_wait_timeout, LONGEST_SILENCE))
+
+    def connect_here() -> Redis:
+        return connect(redis_url)
+
+    # The worker serves requests on one event loop, and the agents run on another.
+    handlers = LoopLocal(
+        lambda: RedisStreamResponseHandler(connect_here(), settings.stream_ttl, dead_after=RESUME_GRACE)
+    )
+    hosted = create_agents(settings.model)
+    waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
+
+    def endpoints(hub: TaskHub) -> Endpoints:
+        handler = handlers.get()
+        return Endpoints(
+            settings=settings, agents=waits_by_default, runs=handler.runs, reader=handler.reader, hub=hub
+        )
+
+    return StreamingFunctionApp(
+        agents=[StreamableAgent(each.agent) for each in hosted],
+        callback=RedisStreamCallback(handlers.get, LeaseKeeper(connect_here, settings.stream_ttl)),
+        endpoints=endpoints,
+        http=choose_http(settings.max_request_bytes),
+    )
+
+
+app = create_app(Settings.from_environment())
