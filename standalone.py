@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -229,5 +230,12 @@ def main() -> int:
     return 0
 
 
+def _exit(status: int) -> None:
+    """End the process, also where a tool still blocks a thread that Python would wait for."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _exit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -41,6 +42,8 @@ _library_log = logging.getLogger("durabletask")
 RUNS_AT_ONCE: Final = 256
 #: A call to the hub takes milliseconds; after this it counts as away.
 CALL_TIMEOUT_SECONDS: Final = 10.0
+#: How long stopping waits for runs that were told to stop.
+STOP_TIMEOUT_SECONDS: Final = 5.0
 
 _CHANNEL_OPTIONS: Final = GrpcChannelOptions(
     max_receive_message_length=MESSAGE_LENGTH_LIMIT, max_send_message_length=MESSAGE_LENGTH_LIMIT
@@ -164,8 +167,11 @@ class DurableAgents:
         return True
 
     async def close(self) -> None:
-        """Stop taking work, and wait for the work in progress."""
-        await asyncio.to_thread(self._worker.stop)
+        """Stop taking work, and wait a while for the work in progress."""
+        stopping = threading.Thread(target=self._worker.stop, name="worker-stop", daemon=True)
+        stopping.start()
+        # The library waits without a limit; a tool that blocks its thread must not keep the service.
+        await asyncio.to_thread(stopping.join, STOP_TIMEOUT_SECONDS)
         await self._connection.client.close()
         if self._connection.embedded is not None:
             await asyncio.to_thread(self._connection.embedded.stop, 0.0)

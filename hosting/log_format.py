@@ -16,3 +16,10 @@ def configure_logging(level: str) -> None:
     if level != "DEBUG":
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("durabletask").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A worker that stops complains, over several lines, of the cancel that stops it."""
+    message = record.getMessage()
+    return not ("work item stream" in message and "CANCELLED" in message)

@@ -1,0 +1,88 @@
+"""The codec of server-sent events: WHATWG HTML, section 9.2; docs/protocol.md, section 6."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming.sse import (
+    ServerSentEvent,
+    ServerSentEventDecoder,
+    encode_comment,
+    encode_event,
+    encode_retry,
+)
+
+#: The standard's own examples (section 9.2.6), and what a browser dispatches for them.
+EXAMPLES = [
+    ("data: YHOO\ndata: +2\ndata: 10\n\n", [ServerSentEvent("YHOO\n+2\n10")]),
+    (
+        ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n",
+        [ServerSentEvent("first event", id="1"), ServerSentEvent("second event", id="")],
+    ),
+    ("data\n\ndata\ndata\n\ndata:", [ServerSentEvent(""), ServerSentEvent("\n")]),
+    ("data:test\n\ndata: test\n\n", [ServerSentEvent("test"), ServerSentEvent("test")]),
+]
+
+
+@pytest.mark.parametrize(("stream", "events"), EXAMPLES)
+def test_the_examples_of_the_standard(stream: str, events: list[ServerSentEvent]) -> None:
+    """Each example of the standard gives the events that the standard says."""
+    assert ServerSentEventDecoder().feed(stream.encode()) == events
+
+
+@pytest.mark.parametrize(("stream", "events"), EXAMPLES)
+@pytest.mark.parametrize("line_end", ["\n", "\r", "\r\n"])
+def test_a_stream_cut_anywhere_is_read_the_same(
+    stream: str, events: list[ServerSentEvent], line_end: str
+) -> None:
+    """Whatever the line ends, a stream cut at any byte gives the same events."""
+    sent = b"\xef\xbb\xbf" + stream.replace("\n", line_end).encode()
+    for cut in range(len(sent) + 1):
+        decoder = ServerSentEventDecoder()
+        # A last lone CR is only known to be a line's end when more comes.
+        assert decoder.feed(sent[:cut]) + decoder.feed(sent[cut:]) + decoder.feed(b":") == events
+
+
+@given(st.lists(st.tuples(st.text(), st.sampled_from(["message", "done", "tool_call"]))), st.data())
+def test_what_is_written_is_read(sent: list[tuple[str, str]], data: st.DataObject) -> None:
+    """Any text survives the way, but for CR, which the format can't carry: every line end arrives as LF."""
+    stream = b"".join(encode_event(name, text, entry_id=f"{n}-0") for n, (text, name) in enumerate(sent))
+    cut = data.draw(st.integers(0, len(stream)))
+    decoder = ServerSentEventDecoder()
+    events = decoder.feed(stream[:cut]) + decoder.feed(stream[cut:])
+    expected = [
+        ServerSentEvent(re.sub("\r\n|\r", "\n", text), name, f"{n}-0") for n, (text, name) in enumerate(sent)
+    ]
+    assert events == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["x\n\nevent: done\ndata: [DONE]", "x\r\revent: done\rdata: y", "\nid: 9-9\n", ":", "\u2028\x85"]
+)
+def test_text_can_not_forge_an_event(text: str) -> None:
+    """Whatever an agent says is one message event with the id it was given."""
+    (event,) = ServerSentEventDecoder().feed(encode_event("message", text, entry_id="1-0"))
+    assert (event.event, event.id) == ("message", "1-0")
+
+
+def test_an_unfinished_event_is_discarded() -> None:
+    """An event without its empty line is not given: its entry comes again after the reconnect."""
+    assert ServerSentEventDecoder().feed(encode_event("message", "x")[:-1]) == []
+
+
+def test_comments_and_retry_are_no_events() -> None:
+    """Heartbeats and retry reach the decoder and nobody else."""
+    decoder = ServerSentEventDecoder()
+    assert decoder.feed(encode_comment("heartbeat") + encode_retry(1500)) == []
+    assert decoder.retry == 1500
+
+
+def test_an_event_without_an_id_keeps_the_cursor() -> None:
+    """The last event id stays in force over events that have none."""
+    decoder = ServerSentEventDecoder()
+    events = decoder.feed(encode_event("message", "a", entry_id="1-0") + encode_event("gap", "{}"))
+    assert [event.id for event in events] == ["1-0", "1-0"]
