@@ -44,7 +44,7 @@ _READY: Final = re.compile(rb"Ready on (\S+) \(streams in .* on port (\d+)\)")
 def free_port() -> int:
     """A loopback port that nobody listens on."""
     while True:
-        port = random.choice(_PORTS)  # noqa: S311 - a port, not a secret
+        port = random.choice(_PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -190,8 +190,13 @@ class EventStream:
     _pieces: AsyncIterator[bytes] | None = None
     _decoded: list[ServerSentEvent] = field(default_factory=list)
 
-    async def next(self) -> ServerSentEvent | None:
-        """The next event; ``None`` at the end of the response."""
+    async def next(self) -> ServerSentEvent:
+        """The next event, of a stream that is expected to have one."""
+        event = await self._next()
+        assert event is not None, "the stream ended"
+        return event
+
+    async def _next(self) -> ServerSentEvent | None:
         if self._pieces is None:
             self._pieces = self.response.aiter_raw()
         while not self._decoded:
@@ -203,10 +208,17 @@ class EventStream:
             self._decoded = self.decoder.feed(piece)
         return self._decoded.pop(0)
 
+    async def up_to(self, name: str) -> list[ServerSentEvent]:
+        """All events up to the next of this name."""
+        events = [await self.next()]
+        while events[-1].event != name:
+            events.append(await self.next())
+        return events
+
     async def rest(self) -> list[ServerSentEvent]:
         """All events up to the end of the response."""
         events = []
-        while (event := await self.next()) is not None:
+        while (event := await self._next()) is not None:
             events.append(event)
         return events
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -35,10 +34,10 @@ async def run(http: httpx.AsyncClient) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def two_runs(http: httpx.AsyncClient) -> AsyncIterator[tuple[dict[str, Any], dict[str, Any]]]:
+async def two_runs(http: httpx.AsyncClient) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two completed runs of one conversation."""
     first = await finished_run(http, "Tell me a joke")
-    yield first, await finished_run(http, "Plan a trip to Oslo", conversation_id=first["conversation_id"])
+    return first, await finished_run(http, "Plan a trip to Oslo", conversation_id=first["conversation_id"])
 
 
 async def test_head_of_server_sent_events(http: httpx.AsyncClient, run: dict[str, Any]) -> None:
@@ -210,14 +209,9 @@ async def test_follow_goes_on_through_later_runs(http: httpx.AsyncClient) -> Non
     first = await finished_run(http, "Tell me a joke")
     conversation = first["conversation_id"]
     async with open_events(http, conversation, {"follow": "true"}) as stream:
-        seen = [await stream.next()]
-        while seen[-1] is not None and seen[-1].event != "done":
-            seen.append(await stream.next())
+        events = await stream.up_to("done")
         second = await start_run(http, "Plan a trip to Oslo", conversation_id=conversation)
-        seen.append(await stream.next())
-        while seen[-1] is not None and seen[-1].event != "done":
-            seen.append(await stream.next())
-    events = [event for event in seen if event is not None]
+        events += await stream.up_to("done")
     status = (await http.get(second["links"]["status"])).json()
     assert text_of(events) == first["response"] + status["response"]
     assert [event.event for event in events].count("done") == 2
@@ -230,7 +224,6 @@ async def test_follow_after_done_waits(http: httpx.AsyncClient, run: dict[str, A
     async with open_events(http, run["conversation_id"], asked) as stream:
         await start_run(http, "Hello", conversation_id=run["conversation_id"])
         first = await stream.next()
-        assert first is not None
         assert first.data.startswith("Hello")
 
 
@@ -257,7 +250,6 @@ async def test_reader_of_a_waiting_run(slow_http: httpx.AsyncClient) -> None:
     async with open_events(slow_http, conversation) as stream:
         await slow_http.delete(f"{RUN}/{conversation}", params={"run": first["correlation_id"]})
         event = await stream.next()
-    assert event is not None
     assert event.data.startswith("Happy")
     await slow_http.delete(f"{RUN}/{conversation}")
 
@@ -273,6 +265,6 @@ async def test_failed_run_ends_with_an_error(
     events = await read_events(http, "failing")
     assert [event.event for event in events] == ["message", "error"]
     assert events[1].data == '{"code":"model_gone","message":"The model\\nis gone"}'
-    assert events[1].id == last.decode()
+    assert events[1].id.encode() == last
     assert "The model\nis gone" in await read_plain(http, "failing")
     assert (await http.get(stream_path("failing"), params={"cursor": events[1].id})).status_code == 204
