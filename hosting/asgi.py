@@ -82,6 +82,7 @@ class _Answer(Response):
 
     def __init__(self, response: HttpResponse) -> None:
         self._pieces = response.body if isinstance(response.body, AsyncGenerator) else None
+        self._is_head = False
         whole = response.body if isinstance(response.body, bytes) else None
         super().__init__(content=whole, status_code=response.status, headers=dict(response.headers))
         if self._pieces is not None:
@@ -91,6 +92,7 @@ class _Answer(Response):
         if self._pieces is None:
             await super().__call__(scope, receive, send)
             return
+        self._is_head = scope["method"] == "HEAD"
         sending = asyncio.create_task(self._send(self._pieces, send), name="stream-response")
         leaving = asyncio.create_task(_until_client_leaves(receive), name="client-watch")
         try:
@@ -101,6 +103,10 @@ class _Answer(Response):
     async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         await send(start)
+        if self._is_head:
+            await pieces.aclose()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         async with aclosing(pieces):
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

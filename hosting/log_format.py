@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import CancelledError
 
 #: Libraries that tell of each of their steps at INFO.
 _CHATTY = ("agent_framework", "azure", "durabletask", "httpx", "openai", "uvicorn.error")
@@ -20,6 +21,12 @@ def configure_logging(level: str) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """A worker that stops complains, over several lines, of the cancel that stops it."""
+    """The worker logs stack traces of two things that we do on purpose.
+
+    It stops by a cancel of its own call; and a run that was taken over, or ended by others, unwinds with a
+    ``CancelledError``.
+    """
+    if record.exc_info and isinstance(record.exc_info[1], CancelledError):
+        return False
     message = record.getMessage()
     return not ("work item stream" in message and "CANCELLED" in message)

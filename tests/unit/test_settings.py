@@ -128,12 +128,8 @@ def test_a_missing_half_is_named(environment: dict[str, str], missing: str) -> N
 
 def test_secrets_are_not_shown() -> None:
     """Neither an error nor the settings' own description repeats a password or a key."""
-    environment = {
-        "REDIS_CONNECTION_STRING": "redis://:hunter2@h",
-        "OPENAI_API_KEY": "sk-1",
-        "OPENAI_MODEL": "m",
-    }
-    shown = repr(Settings.from_environment(environment))
+    keys = {"OPENAI_API_KEY": "sk-1", "OPENAI_MODEL": "m"}
+    shown = repr(Settings.from_environment({"REDIS_CONNECTION_STRING": "redis://:hunter2@h", **keys}))
     assert "hunter2" not in shown
     assert "sk-1" not in shown
     with pytest.raises(SettingsError) as caught:
