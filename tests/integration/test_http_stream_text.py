@@ -90,7 +90,7 @@ async def test_each_chunk_arrives_when_it_is_produced(
         for sequence in range(1, 50):
             written = await writer.write_chunk("live", str(sequence), sequence)
             event = await stream.next()
-                assert (event.data, event.id) == (str(sequence), written)
+            assert (event.data, event.id) == (str(sequence), written)
         await writer.write_completion("live", 50)
         assert [event.event for event in await stream.rest()] == ["done"]
 
