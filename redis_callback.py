@@ -18,7 +18,7 @@ from agent_framework_durabletask import AgentCallbackContext, AgentResponseCallb
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import REASONING, RESET, TOOL_CALL, TOOL_RESULT, USAGE, NewEntry, RunStatus
-from streaming.errors import RunEnded, StreamUnavailable, WriterRefused
+from streaming.errors import RunEnded, RunLost, SequenceGap, StreamUnavailable, WriterRefused
 from streaming.identifiers import new_id
 from streaming.leases import LeaseKeeper
 from streaming.run_control import RunControl, StopReason, current_run
@@ -89,77 +89,87 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         return self._runs.get(control)
 
     async def _begin(self, context: AgentCallbackContext) -> RunControl:
-        conversation_id, run = context.session_id or "", context.correlation_id
-        control = RunControl(conversation_id, run)
+        control = RunControl(context.session_id or "", context.correlation_id)
         current_run.set(control)
         try:
-            handler = self._handler()
-            attempt = await handler.begin_run(
-                conversation_id, run, agent=context.agent_name, owner=new_id(), patient=True
-            )
+            writer = await self._new_writer(control, context.agent_name)
         except RunEnded:
-            _log.info(
-                "run has ended before, not executed again: conversation=%s run=%s", conversation_id, run
-            )
+            _log.info("run has ended before, not executed again: %s", control)
             control.stop(StopReason.SUPERSEDED)
-            return control
         except StreamUnavailable:
-            _log.error("run goes on without its stream: conversation=%s run=%s", conversation_id, run)
-            return control
-        writer = RunWriter(handler.runs, attempt, on_cancel=lambda: control.stop(StopReason.CANCELLED))
-        self._runs[control] = _RunStream(control, writer)
+            _log.error("run goes on without its stream: %s", control)
+        else:
+            self._runs[control] = _RunStream(control, writer, context.agent_name)
+        return control
+
+    async def _new_writer(self, control: RunControl, agent: str) -> RunWriter:
+        """Begin an attempt.
+
+        Raises:
+            RunEnded: the run has its terminal.
+            StreamUnavailable: Redis does not answer.
+        """
+        handler = self._handler()
+        attempt = await handler.begin_run(
+            control.conversation_id, control.run, agent=agent, owner=new_id(), patient=True
+        )
         if attempt.cancel_requested:
             control.stop(StopReason.CANCELLED)
         if self._leases is not None:
-            self._leases.keep(conversation_id, run, attempt.number, control)
-        _log.info(
-            "run started: conversation=%s run=%s agent=%s attempt=%d",
-            conversation_id,
-            run,
-            context.agent_name,
-            attempt.number,
-        )
-        return control
+            self._leases.keep(control.conversation_id, control.run, attempt.number, control)
+        _log.info("run started: %s agent=%s attempt=%d", control, agent, attempt.number)
+        return RunWriter(handler.runs, attempt, on_cancel=lambda: control.stop(StopReason.CANCELLED))
 
     async def _write(self, run: _RunStream, entries: Iterable[NewEntry]) -> None:
         control = run.control
         try:
-            await run.write(entries)
+            for entry in entries:
+                await self._put(run, entry)
         except WriterRefused as refused:
-            _log.warning(
-                "run stopped, %s: conversation=%s run=%s", refused.code, control.conversation_id, control.run
-            )
+            _log.warning("run stopped, %s: %s", refused.code, control)
             self._runs.pop(control, None)
             control.stop(StopReason.SUPERSEDED)
         except StreamUnavailable:
-            _log.error(
-                "run goes on without its stream: conversation=%s run=%s", control.conversation_id, control.run
-            )
+            _log.error("run goes on without its stream: %s", control)
             self._runs.pop(control, None)
+
+    async def _put(self, run: _RunStream, entry: NewEntry) -> None:
+        try:
+            await run.put(entry)
+        except (RunLost, SequenceGap) as lost:
+            # The store forgot what it had acknowledged (flushed, or a failover): nothing is lost here yet.
+            _log.warning("stream is written again, %s: %s", lost.code, run.control)
+            await run.write_again(await self._new_writer(run.control, run.agent))
 
 
 class _RunStream:
-    """One attempt: its writer, and what was streamed so far."""
+    """One execution: its writer, and what was streamed so far."""
 
-    def __init__(self, control: RunControl, writer: RunWriter) -> None:
+    def __init__(self, control: RunControl, writer: RunWriter, agent: str) -> None:
         self.control = control
+        self.agent = agent
         self._writer = writer
         self._joiner = TextJoiner()
+        self._put: list[NewEntry] = []
         self._streamed: list[str] = []
         self._calls: dict[str, dict[str, str]] = {}
         self._failure: Content | None = None
 
-    async def write(self, entries: Iterable[NewEntry]) -> None:
+    async def put(self, entry: NewEntry) -> None:
+        """Hand an entry to the writer; wait until the terminal is in Redis."""
+        self._put.append(entry)
+        await self._writer.put(entry)
+        if entry.status is not None:
+            await self._writer.flush()
+            _log.info("run ended: %s status=%s entries=%d", self.control, entry.status.value, len(self._put))
+
+    async def write_again(self, writer: RunWriter) -> None:
+        """Write all of it with another attempt; readers discard what they have."""
+        self._writer = writer
+        entries, self._put = self._put, []
+        await self.put(_event(RESET, {"reason": "the stream was lost and is written again"}))
         for entry in entries:
-            await self._writer.put(entry)
-            if entry.status is not None:
-                await self._writer.flush()
-                _log.info(
-                    "run ended: conversation=%s run=%s status=%s",
-                    self.control.conversation_id,
-                    self.control.run,
-                    entry.status.value,
-                )
+            await self.put(entry)
 
     def translate(self, update: AgentResponseUpdate) -> list[NewEntry]:
         """An update's entries."""

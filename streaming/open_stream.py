@@ -95,6 +95,7 @@ class OpenStream:
     async def _followed(self) -> AsyncGenerator[list[StreamChunk], None]:
         state = await self._patiently(self._tracked_state)
         foreign = self._follow or state is None or state.status.is_terminal
+        give_up_at = asyncio.get_running_loop().time() + PATIENCE.total_seconds()
         while not (self.cut_short or self._follower.closed):
             try:
                 async with (
@@ -105,6 +106,8 @@ class OpenStream:
                         yield batch
                 return
             except RedisError:
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    break
                 await asyncio.sleep(RETRY_PAUSE.total_seconds())
         self.cut_short = True
 

@@ -33,6 +33,9 @@ class RunControl:
         self._reason: StopReason | None = None
         self._waiting: asyncio.Task[object] | None = None
 
+    def __str__(self) -> str:
+        return f"conversation={self.conversation_id} run={self.run}"
+
     @property
     def stop_reason(self) -> StopReason | None:
         """Why to stop; ``None``: go on."""

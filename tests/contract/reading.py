@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from redis.asyncio import Redis
+
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry, RunStatus, StreamChunk
+from streaming.identifiers import keys_of
 from streaming.open_stream import OpenStream
 from streaming.run_store import Attempt
 
@@ -69,6 +72,12 @@ async def until(happened: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(BOUND):
         while not await happened():  # noqa: ASYNC110 - another process's doing sets no event here
             await asyncio.sleep(0)
+
+
+async def subscribers(redis: Redis, count: int) -> bool:
+    """Whether so many connections listen for entries of conversation ``c``."""
+    channel = keys_of("c").channel
+    return bool(await redis.pubsub_numsub(channel) == [(channel.encode(), count)])
 
 
 def text(content: str) -> NewEntry:

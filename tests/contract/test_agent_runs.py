@@ -15,7 +15,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import RunStatus, StreamChunk
 from streaming.leases import LeaseKeeper
 from tests.contract.conftest import TTL
-from tests.contract.reading import read_all, text_of, until
+from tests.contract.reading import read_all, subscribers, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
 
 
@@ -232,6 +232,27 @@ async def test_a_settled_run_stops_its_agent(handler: RedisStreamResponseHandler
         await running
     assert [chunk.text for chunk in await read_all(handler, "c")] == ["a", None]
     assert conversation.saved == {}
+
+
+@pytest.mark.parametrize("flushed_after", [1, 3])
+async def test_a_stream_that_is_lost_in_mid_run_is_written_again(
+    handler: RedisStreamResponseHandler, redis: Redis, flushed_after: int
+) -> None:
+    """When the store forgets a run in progress, its readers get the whole answer once more, after a reset."""
+    steps = said("one ", "two ", "three ")
+    pause = asyncio.Event()
+    agent = ScriptedAgent(*steps[:flushed_after], pause, *steps[flushed_after:])
+    conversation = DurableConversation(handler, agent)
+    running = conversation.start("r")
+    await until(lambda: _has_entries(handler, flushed_after))
+    reading = asyncio.create_task(read_all(handler, "c"))
+    await until(lambda: subscribers(redis, 1))
+    await redis.flushall()
+    pause.set()
+    await running
+    chunks = await reading
+    assert text_of(chunks) == text_of(await read_all(handler, "c")) == "one two three "
+    assert chunks[-1].status is RunStatus.COMPLETED
 
 
 async def test_runs_that_nobody_registered_are_streamed(

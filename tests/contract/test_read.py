@@ -17,13 +17,17 @@ from streaming.errors import ConversationNotFound, InvalidCursor, RunNotFound
 from streaming.follower import RING_ENTRIES
 from streaming.identifiers import keys_of
 from tests.contract.conftest import TTL
-from tests.contract.reading import COMPLETED, LiveReader, begin, complete_run, read_all, text, text_of, until
-
-
-async def subscribers(redis: Redis, count: int) -> bool:
-    """Whether so many connections listen for entries of conversation ``c``."""
-    channel = keys_of("c").channel
-    return bool(await redis.pubsub_numsub(channel) == [(channel.encode(), count)])
+from tests.contract.reading import (
+    COMPLETED,
+    LiveReader,
+    begin,
+    complete_run,
+    read_all,
+    subscribers,
+    text,
+    text_of,
+    until,
+)
 
 
 async def test_a_second_turn_is_read_without_the_first(handler: RedisStreamResponseHandler) -> None:
