@@ -6,7 +6,6 @@ The platform imports this module and asks ``app`` for its functions. There is no
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Final
 
 from redis.asyncio import Redis
@@ -19,6 +18,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.endpoints import Endpoints
 from streaming.leases import LeaseKeeper
+from streaming.liveness import RESUME_GRACE
 from streaming.loop_local import LoopLocal
 from streaming.settings import Settings
 from streaming.task_hub import TaskHub
@@ -26,8 +26,6 @@ from streaming.task_hub import TaskHub
 #: Where the published sample looks for Redis, so that its walk-through works unchanged. A function app
 #: embeds no Redis of its own: its workers come and go, and several of them read the same streams.
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379"
-#: A run that lost its worker may be resumed by the scheduler within this time; then readers give it up.
-RESUME_GRACE: Final = timedelta(minutes=10)
 
 
 def create_app(settings: Settings) -> StreamingFunctionApp:

@@ -35,14 +35,12 @@ from streaming.connections import connect
 from streaming.endpoints import Endpoints
 from streaming.errors import SettingsError, StreamingError
 from streaming.leases import LeaseKeeper
-from streaming.liveness import interrupted
+from streaming.liveness import RESUME_GRACE, interrupted
 from streaming.loop_local import LoopLocal
 from streaming.settings import Settings
 
 _log = logging.getLogger("standalone")
 
-#: A run that lost its worker may be resumed by the scheduler within this time; then readers give it up.
-RESUME_GRACE: Final = timedelta(minutes=10)
 #: How long runs in progress may go on when the service is asked to stop.
 STOP_GRACE: Final = timedelta(seconds=3)
 #: Connections that wait to be accepted: a burst of readers that come back after a restart.

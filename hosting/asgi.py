@@ -17,10 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from hosting.starlette_requests import read_request
 from streaming.cancellation import cancel_and_wait
 from streaming.endpoints import Endpoint, Endpoints
 from streaming.errors import RequestTooLarge
-from streaming.http import HttpRequest, HttpResponse, error_response, json_response
+from streaming.http import HttpResponse, error_response, json_response
 from streaming.routes import ROUTES
 
 
@@ -37,36 +38,15 @@ def create_app(endpoints: Endpoints) -> Starlette:
 def _handler(endpoint: Endpoint, body_limit: int) -> Callable[[Request], object]:
     async def handle(request: Request) -> Response:
         try:
-            body = await _read_body(request, body_limit)
+            wanted = await read_request(request, body_limit)
         except RequestTooLarge as error:
             return _Answer(error_response(error))
         except ClientDisconnect:
             # Nobody is left to answer; 499 is nginx's word for it, for the access log.
             return Response(status_code=499)
-        response = await endpoint(
-            HttpRequest(
-                path={name: str(value) for name, value in request.path_params.items()},
-                query=dict(request.query_params),
-                headers={name.lower(): value for name, value in request.headers.items()},
-                body=body,
-            )
-        )
-        return _Answer(response)
+        return _Answer(await endpoint(wanted))
 
     return handle
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    too_large = RequestTooLarge(f"The request body is larger than {limit} bytes.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

@@ -28,6 +28,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from hosting.functions_hub import FunctionsHub
+from hosting.starlette_requests import read_body, read_request
+from streaming.delivery import CUT_NOTE
 from streaming.endpoints import Endpoints
 from streaming.errors import RequestTooLarge
 from streaming.http import TEXT_TYPE, HttpRequest, HttpResponse, error_response
@@ -44,7 +46,6 @@ LONGEST_SILENCE: Final = timedelta(seconds=200)
 
 _REQUEST: Final = "req"
 _CLIENT: Final = "client"
-_CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
 
 Handler = Callable[..., Any]
 
@@ -165,8 +166,13 @@ class ClassicHttp:
         """Take a request from the platform."""
         body = request.get_body()
         if len(body) > self._body_limit:
-            raise _too_large(self._body_limit)
-        return _request(request.route_params, request.params, request.headers, body)
+            raise RequestTooLarge(f"The request body is larger than {self._body_limit} bytes.")
+        return HttpRequest(
+            path=dict(request.route_params),
+            query=dict(request.params),
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=body,
+        )
 
     async def answer(self, response: HttpResponse) -> func.HttpResponse:
         """Make what the platform takes for a response."""
@@ -190,19 +196,7 @@ class LiveHttp:
 
     async def read(self, request: Request) -> HttpRequest:
         """Take a request from the platform."""
-        body = await self._body(request)
-        return _request(request.path_params, request.query_params, request.headers, body)
-
-    async def _body(self, request: Request) -> bytes:
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._body_limit:
-            raise _too_large(self._body_limit)
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self._body_limit:
-                raise _too_large(self._body_limit)
-        return bytes(body)
+        return await read_request(request, self._body_limit)
 
     async def answer(self, response: HttpResponse) -> Response:
         """Make what the platform takes for a response."""
@@ -238,7 +232,7 @@ class LiveHttp:
             headers=request.headers,
             params=dict(request.query_params),
             route_params={key: str(value) for key, value in request.path_params.items()},
-            body=await self._body(request),
+            body=await read_body(request, self._body_limit),
         )
 
 
@@ -264,7 +258,7 @@ async def _collect(pieces: AsyncGenerator[bytes, None], *, is_text: bool) -> byt
             async for piece in pieces:
                 collected += piece
     except TimeoutError:
-        collected += _CUT_NOTE if is_text else b""
+        collected += CUT_NOTE if is_text else b""
     return bytes(collected)
 
 
@@ -291,16 +285,3 @@ def _from_classic(answer: func.HttpResponse | str) -> Response:
 def _replace_handler(function: func.Function, handler: Handler) -> None:
     """The only place that touches a private name of the platform's library."""
     function._func = handler  # noqa: SLF001 - there is no public way; the durable library does the same
-
-
-def _request(path: Any, query: Any, headers: Any, body: bytes) -> HttpRequest:
-    return HttpRequest(
-        path={name: str(value) for name, value in path.items()},
-        query=dict(query),
-        headers={name.lower(): value for name, value in headers.items()},
-        body=body,
-    )
-
-
-def _too_large(limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The request body is larger than {limit} bytes.")

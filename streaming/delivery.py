@@ -13,6 +13,8 @@ from streaming.sse import encode_comment, encode_event, encode_retry
 #: How long a browser waits before it reconnects, in milliseconds.
 RECONNECT_MS: Final = 1_000
 DONE: Final = "[DONE]"
+#: Ends plain text that ends early.
+CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
 _PLAIN_NOTES: Final = {
     RESET: "\n[The answer starts again.]\n",
     GAP: "\n[Part of the answer is no longer retained.]\n",
@@ -61,7 +63,7 @@ async def as_plain_text(opened: OpenStream) -> AsyncGenerator[bytes, None]:
             if text := "".join(_plain(chunk) for chunk in batch):
                 yield text.encode("utf-8", "replace")
     if opened.cut_short:
-        yield b"\n[The connection ended before the answer did: read on from your cursor.]\n"
+        yield CUT_NOTE
 
 
 def _plain(chunk: StreamChunk) -> str:

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 from streaming.errors import InvalidCursor, InvalidInput
 
 #: Characters the task hub and a Redis Cluster both take; ``@`` and ``{}`` have a meaning to them.
-_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: Dots alone are left out: a URL's path takes them for folders.
+_ID_PATTERN: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,128}")
 _ENTRY_ID_PATTERN: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _UINT64_MAX: Final = 2**64 - 1
 #: Bytes of randomness in an id that we make: not guessable (128 bits).
@@ -67,7 +68,7 @@ def check_run_id(value: str) -> str:
 
 def _check_id(field: str, value: str) -> str:
     if not _ID_PATTERN.fullmatch(value):
-        raise InvalidInput(field, value, "1 to 128 characters of A-Z a-z 0-9 . _ -")
+        raise InvalidInput(field, value, "1 to 128 characters of A-Z a-z 0-9 . _ - (not . or .. alone)")
     return value
 
 

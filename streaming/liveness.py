@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 #: How often a silent stream's producer is looked for, whatever the number of readers.
 LIVENESS_INTERVAL: Final = timedelta(seconds=5)
+#: Where a scheduler may resume a run that lost its worker, readers give it up after this time.
+RESUME_GRACE: Final = timedelta(minutes=10)
 INTERRUPTED_MESSAGE: Final = "The run was interrupted: the process that executed it is gone."
 
 

@@ -58,7 +58,7 @@ def test_entry_ids_are_ordered_as_numbers() -> None:
         parse_entry_id("7-0\n")
 
 
-@pytest.mark.parametrize("value", ["", "a" * 129, "a b", "a/b", "{a}", "a@b", "é", "a\n", "a:b"])
+@pytest.mark.parametrize("value", ["", ".", "..", "a" * 129, "a b", "a/b", "{a}", "a@b", "é", "a\n", "a:b"])
 def test_hostile_conversation_ids_are_refused(value: str) -> None:
     """What the task hub, a cluster or a URL would take for something else is no id."""
     with pytest.raises(InvalidInput, match="conversation_id is"):
