@@ -38,7 +38,7 @@ _SETTINGS: Final = (
     *("AZURE_", "DATA_DIR", "DEMO_", "DURABLE_", "EMBEDDED_", "HOST", "LOG_LEVEL", "MAX_REQUEST"),
     *("OPENAI_", "PORT", "REDIS_", "RUN_WAIT", "STREAM_"),
 )
-_READY: Final = re.compile(rb"Ready on (\S+) \(streams in .* on port (\d+)\)")
+_READY: Final = re.compile(rb"Ready on (\S+) \(streams in [^\n]*?(?: on port (\d+))?\)\. ")
 
 
 def free_port() -> int:
@@ -65,6 +65,7 @@ class Service:
 
     process: subprocess.Popen[bytes]
     url: str
+    #: Of the embedded Redis; 0 where there is none.
     redis_port: int
     log_path: Path
 
@@ -116,7 +117,7 @@ def start_service(data_dir: Path, **settings: str) -> Service:
         process.kill()
         process.wait(PATIENCE)
         raise AssertionError(f"not ready, said {said!r}, logged {log_path.read_text()!r}")
-    return Service(process, ready[1].decode(), int(ready[2]), log_path)
+    return Service(process, ready[1].decode(), int(ready[2] or 0), log_path)
 
 
 def _until_ready(process: subprocess.Popen[bytes]) -> bytes:
