@@ -31,13 +31,15 @@ def connect(redis_url: str) -> Redis:
 
     A client belongs to one event loop; ``streaming.loop_local`` keeps one for each.
     """
+    # A socket of the file system has no network to lose it.
+    network_options = {} if redis_url.startswith("unix:") else {"socket_keepalive": True}
     pool = BlockingConnectionPool.from_url(
         redis_url,
         max_connections=POOL_SIZE,
         timeout=POOL_TIMEOUT.total_seconds(),
         socket_connect_timeout=CONNECT_TIMEOUT.total_seconds(),
         socket_timeout=COMMAND_TIMEOUT.total_seconds(),
-        socket_keepalive=True,
+        **network_options,
         health_check_interval=HEALTH_CHECK_INTERVAL.total_seconds(),
         retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), DRIVER_RETRIES),
         # RESP2 everywhere: one reply shape for Redis, Valkey and the in-memory test server alike.
