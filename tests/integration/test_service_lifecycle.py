@@ -155,6 +155,9 @@ async def test_killed_in_mid_run(services: ExitStack, data_dir: Path) -> None:
                 await stream.rest()
     service.wait()
     async with connect_http(start_slow(services, data_dir)) as http:
+        # At once, before any reader waits for it: nobody resumes what the embedded task hub has lost.
+        report = (await http.get(f"{RUN}/{conversation}")).json()
+        assert (report["status"], report["code"]) == ("Failed", "interrupted")
         rest = await read_events(http, conversation, headers={"last-event-id": seen[-1].id})
         assert [event.event for event in rest].count("error") == 1
         assert rest[-1].event == "error"
@@ -162,8 +165,6 @@ async def test_killed_in_mid_run(services: ExitStack, data_dir: Path) -> None:
         whole = await read_events(http, conversation)
         assert whole[:3] == seen
         assert whole[-len(rest) :] == rest
-        report = (await http.get(f"{RUN}/{conversation}")).json()
-        assert (report["status"], report["code"]) == ("Failed", "interrupted")
         again = await start_run(http, "Tell me a joke", conversation_id=conversation)
         async with open_events(http, conversation) as stream:
             assert (await stream.next()).event == "message"
