@@ -43,15 +43,22 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
     hosted = create_agents(settings.model)
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
 
+    leases = LeaseKeeper(connect_here, settings.stream_ttl)
+
     def endpoints(hub: TaskHub) -> Endpoints:
         handler = handlers.get()
         return Endpoints(
-            settings=settings, agents=waits_by_default, runs=handler.runs, reader=handler.reader, hub=hub
+            settings=settings,
+            agents=waits_by_default,
+            runs=handler.runs,
+            reader=handler.reader,
+            hub=hub,
+            leases=leases,
         )
 
     return StreamingFunctionApp(
         agents=[StreamableAgent(each.agent) for each in hosted],
-        callback=RedisStreamCallback(handlers.get, LeaseKeeper(connect_here, settings.stream_ttl)),
+        callback=RedisStreamCallback(handlers.get, leases),
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
     )

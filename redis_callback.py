@@ -77,9 +77,7 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
             # The framework swallows errors but not this: it unwinds, and keeps nothing of this execution.
             raise asyncio.CancelledError
         current_run.set(None)
-        self._runs.pop(run.control, None)
-        if self._leases is not None:
-            self._leases.release(run.control.conversation_id, run.control.run, run.control)
+        self._forget(run.control)
 
     async def _run_of(self, context: AgentCallbackContext) -> _RunStream | None:
         """The stream of the run that this task executes; ``None``: nothing of it is to be written."""
@@ -127,11 +125,17 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
                 await self._put(run, entry)
         except WriterRefused as refused:
             _log.warning("run stopped, %s: %s", refused.code, control)
-            self._runs.pop(control, None)
+            self._forget(control)
             control.stop(StopReason.SUPERSEDED)
         except StreamUnavailable:
             _log.error("run goes on without its stream: %s", control)
-            self._runs.pop(control, None)
+            self._forget(control)
+
+    def _forget(self, control: RunControl) -> None:
+        """Write nothing more of a run, and let its lease go."""
+        self._runs.pop(control, None)
+        if self._leases is not None:
+            self._leases.release(control.conversation_id, control.run, control)
 
     async def _put(self, run: _RunStream, entry: NewEntry) -> None:
         try:

@@ -135,8 +135,8 @@ class RedisStreamResponseHandler:
         except StreamingError as error:
             yield StreamChunk(entry_id=cursor or "0-0", error=error.message, code=error.code)
             return
-        async with aclosing(aiter(opened)) as batches:
-            async for batch in batches:
+        async with aclosing(opened):
+            async for batch in opened:
                 for chunk in batch:
                     cursor = chunk.entry_id
                     if events or chunk.type is None or chunk.type in READING_EVENTS:

@@ -95,7 +95,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             runs=handler.runs,
             reader=handler.reader,
             hub=hub,
-            waiting_leases=None if resumable else leases,
+            leases=leases,
         )
         note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
         yield Service(create_app(endpoints), handler, note)
@@ -195,7 +195,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = error.strerror or "not an address of this machine"
+        reason = os.strerror(error.errno) if error.errno else "not an address of this machine"
         raise SettingsError(
             "HOST and PORT",
             f"can't listen on {settings.host}:{settings.port} ({reason}). Set PORT to a free one.",

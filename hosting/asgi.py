@@ -32,7 +32,10 @@ def create_app(endpoints: Endpoints) -> Starlette:
         Route(route.path, _handler(partial(route.endpoint, endpoints), limit), methods=[route.method])
         for route in ROUTES
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    # Its redirects would be built from the client's own Host header.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _handler(endpoint: Endpoint, body_limit: int) -> Callable[[Request], object]:

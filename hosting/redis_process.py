@@ -35,7 +35,7 @@ from redis.exceptions import RedisError
 
 from hosting.folder_lock import FolderLock
 from streaming.connections import connect
-from streaming.errors import StreamingError
+from streaming.errors import SettingsError, StreamingError
 
 #: Until the server answers. An empty one takes 50 ms; loading a gigabyte of streams takes around ten seconds.
 START_TIMEOUT: Final = timedelta(seconds=60)
@@ -275,8 +275,8 @@ def _free_port(wanted: int) -> int:
             problem = (
                 "is taken by another program" if error.errno == errno.EADDRINUSE else str(error.strerror)
             )
-            raise EmbeddedRedisError(
-                f"EMBEDDED_REDIS_PORT: port {wanted} {problem}: choose another, or leave it unset for any."
+            raise SettingsError(
+                "EMBEDDED_REDIS_PORT", f"port {wanted} {problem}: choose another, or leave it unset for any."
             ) from error
         port: int = probe.getsockname()[1]
         return port

@@ -35,7 +35,7 @@ async def collect_answer(reader: StreamReader, state: RunState, timeout: timedel
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             opened = await reader.open(state.conversation_id, run=state.run)
-            async with aclosing(aiter(opened)) as batches:
+            async with aclosing(opened) as batches:
                 async for batch in batches:
                     for chunk in batch:
                         if chunk.is_terminal:
@@ -49,7 +49,7 @@ async def collect_answer(reader: StreamReader, state: RunState, timeout: timedel
 
 
 def _answer(text: str, terminal: StreamChunk) -> Answer:
-    status = terminal.status or RunStatus.COMPLETED
+    status = terminal.status or (RunStatus.COMPLETED if terminal.error is None else RunStatus.FAILED)
     if status is RunStatus.CANCELLED:
         return Answer(text, "The run was cancelled.", status.value, status)
     return Answer(text, terminal.error, terminal.code, status)

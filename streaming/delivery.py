@@ -24,7 +24,7 @@ _PLAIN_NOTES: Final = {
 async def as_server_sent_events(opened: OpenStream, *, all_events: bool) -> AsyncGenerator[bytes, None]:
     """The read as server-sent events; heartbeats while it is silent."""
     yield encode_retry(RECONNECT_MS)
-    async with aclosing(aiter(opened)) as batches:
+    async with aclosing(opened) as batches:
         async for batch in batches:
             if not batch:
                 yield encode_comment("heartbeat")
@@ -58,7 +58,7 @@ def _event_name(kind: str) -> str:
 
 async def as_plain_text(opened: OpenStream) -> AsyncGenerator[bytes, None]:
     """The bare text as it comes."""
-    async with aclosing(aiter(opened)) as batches:
+    async with aclosing(opened) as batches:
         async for batch in batches:
             if text := "".join(_plain(chunk) for chunk in batch):
                 yield text.encode("utf-8", "replace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -49,8 +49,8 @@ class Endpoints:
     runs: RunStore
     reader: StreamReader
     hub: TaskHub
-    #: Keeps runs alive that wait for their turn, where nobody else does (the embedded hub).
-    waiting_leases: LeaseKeeper | None = None
+    #: Keeps runs alive that wait for their turn.
+    leases: LeaseKeeper
 
     async def run(self, request: HttpRequest) -> HttpResponse:
         """``POST /api/agents/{agent}/run``."""
@@ -105,8 +105,7 @@ class Endpoints:
         """Register the run, then tell the agent: its reader may come before its first chunk."""
         conversation_id = wanted.conversation_id or new_id()
         state = await self.runs.register(conversation_id, new_id(), agent)
-        if self.waiting_leases is not None:
-            self.waiting_leases.keep(conversation_id, state.run, attempt=0)
+        self.leases.keep(conversation_id, state.run, attempt=0)
         try:
             await self.hub.start(
                 RunRequest(
@@ -130,6 +129,8 @@ class Endpoints:
         agent, conversation_id = self._agent(request), _conversation_id(request)
         run = _run_id(request)
         state = await self._find_run(agent, conversation_id, run)
+        if state is not None and await self.reader.producers.ended(state):
+            state = await self.runs.state(conversation_id, state.run)
         if state is not None and not state.status.is_terminal:
             return json_response(200, run_report(state, None))
         durable = await self.hub.answer(agent, conversation_id, state.run if state else run)
@@ -138,10 +139,11 @@ class Endpoints:
                 raise RunNotFound
             ids = identity(conversation_id, durable.run)
             return json_response(200, run_report(ids, Answer(durable.text, durable.error, durable.code)))
-        answer = await self._stored_answer(state)
-        if durable is not None and answer.error is None:
-            answer = Answer(durable.text)
-        return json_response(200, run_report(state, answer))
+        if durable is not None and durable.error is None:
+            # The durable state is the truth, also where the stream missed the end.
+            answered_state = replace(state, status=RunStatus.COMPLETED)
+            return json_response(200, run_report(answered_state, Answer(durable.text)))
+        return json_response(200, run_report(state, await self._stored_answer(state)))
 
     async def _stored_answer(self, state: RunState) -> Answer:
         """What the stream has of an ended run, also of one that failed on its way."""

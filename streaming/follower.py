@@ -12,8 +12,6 @@ import contextlib
 import logging
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Final
@@ -22,7 +20,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from streaming.cancellation import cancel_and_wait
+from streaming.cancellation import cancel_and_wait, raise_if_cancelled
 from streaming.entries import StreamChunk
 from streaming.identifiers import FIRST, EntryId, Keys
 from streaming.liveness import ProducerWatch
@@ -137,9 +135,8 @@ class StreamFollower:
         with contextlib.suppress(RedisError):
             await self._pubsub.aclose()  # type: ignore[no-untyped-call]
 
-    @asynccontextmanager
-    async def follow(self, keys: Keys, *, foreign: bool) -> AsyncIterator[LiveStream]:
-        """Follow a stream while inside.
+    async def acquire(self, keys: Keys, *, foreign: bool) -> LiveStream:
+        """Follow a stream until ``release``.
 
         Args:
             keys: The conversation's.
@@ -155,17 +152,25 @@ class StreamFollower:
         stream.foreign_readers += foreign
         try:
             await self._ensure_ready(stream)
-            if foreign and stream not in self._blocked_on:
-                self._foreign_changed.set()
-                self._ensure_task("stream-blocking-read", self._read_foreign)
-            yield stream
-        finally:
-            stream.readers -= 1
-            stream.foreign_readers -= foreign
-            if stream.readers == 0 and self._streams.get(keys.channel) is stream:
-                del self._streams[keys.channel]
-                self._woken.discard(keys.channel)
-                await self._unsubscribe(keys.channel)
+        except BaseException:
+            await self.release(stream, foreign=foreign)
+            raise
+        if foreign and stream not in self._blocked_on:
+            self._foreign_changed.set()
+            self._ensure_task("stream-blocking-read", self._read_foreign)
+        return stream
+
+    async def release(self, stream: LiveStream, *, foreign: bool) -> None:
+        """Stop following for one reader; ``foreign`` as it was acquired."""
+        stream.readers -= 1
+        stream.foreign_readers -= foreign
+        channel = stream.keys.channel
+        if stream.readers == 0 and self._streams.get(channel) is stream:
+            del self._streams[channel]
+            self._woken.discard(channel)
+            # The blocking read goes on without it.
+            self._foreign_changed.set()
+            await self._unsubscribe(channel)
 
     async def _ensure_ready(self, stream: LiveStream) -> None:
         """The first reader subscribes, then looks where the stream stands: nothing falls between."""
@@ -192,6 +197,8 @@ class StreamFollower:
                 await self._pubsub.subscribe(channel)
 
     def _ensure_task(self, name: str, run: Any) -> None:
+        if self._closed:
+            return
         task = self._tasks.get(name)
         if task is None or task.done():
             self._tasks[name] = asyncio.create_task(run(), name=name)
@@ -208,6 +215,7 @@ class StreamFollower:
     async def _listen(self) -> None:
         """Mark streams as woken. A (re)subscription is a wake-up too: what came in between was not heard."""
         while not self._closed:
+            raise_if_cancelled()
             try:
                 message = await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds())
             except (RedisError, OSError) as error:
@@ -220,9 +228,11 @@ class StreamFollower:
 
     async def _read_woken(self) -> None:
         while not self._closed:
+            raise_if_cancelled()
             await self._something_woken.wait()
             self._something_woken.clear()
             while self._woken:
+                raise_if_cancelled()
                 channels = list(islice(self._woken, STREAMS_AT_ONCE))
                 self._woken.difference_update(channels)
                 try:
@@ -255,6 +265,7 @@ class StreamFollower:
     async def _read_foreign(self) -> None:
         """Block on the streams whose writers publish nothing; begin again when their set grows."""
         while not self._closed:
+            raise_if_cancelled()
             foreign = [stream for stream in self._streams.values() if stream.foreign_readers]
             if not foreign:
                 self._blocked_on.clear()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -15,7 +14,7 @@ from redis.exceptions import RedisError
 from streaming.entries import GAP, StreamChunk
 from streaming.follower import RETRY_PAUSE, LiveStream, StreamFollower
 from streaming.identifiers import EntryId, keys_of
-from streaming.liveness import LIVENESS_INTERVAL, ProducerWatch
+from streaming.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
 from streaming.run_store import RunState, RunStore
 from streaming.span import Span
 from streaming.stored_entries import PAGE, entries_after
@@ -46,12 +45,12 @@ class OpenStream:
         *,
         follow: bool,
         heartbeat: timedelta,
-        dead_after: timedelta,
+        producers: ProducerCheck,
     ) -> None:
         self._redis = redis
         self._runs = runs
         self._follower = follower
-        self._dead_after = dead_after
+        self._producers = producers
         self._conversation_id = conversation_id
         self._keys = keys_of(conversation_id)
         self._span = span
@@ -60,6 +59,12 @@ class OpenStream:
         self._cursor = span.start
         self._expected = span.expected
         self._at_terminal = False
+        self._gap_told = False
+        self._replaying = True
+        self._ended = False
+        self._live: LiveStream | None = None
+        self._foreign = False
+        self._silent_since = 0.0
         self.cut_short = False
 
     @property
@@ -67,78 +72,103 @@ class OpenStream:
         """The cursor stands at the end of what there is, and nothing more is to come."""
         return self._span.finished and not self._follow
 
-    async def __aiter__(self) -> AsyncGenerator[list[StreamChunk], None]:
+    def __aiter__(self) -> OpenStream:
+        """Iterate over the batches; once."""
+        return self
+
+    async def __anext__(self) -> list[StreamChunk]:
+        """The next batch. No generators here: one that its reader leaves behind would be left open inside."""
+        try:
+            while not self._ended:
+                shown = await self._advance()
+                await self._let_go_if_ended()
+                if shown is not None:
+                    return shown
+        except BaseException:
+            await self.aclose()
+            raise
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop following. An ended or broken off read does so by itself."""
+        self._ended = True
+        live, self._live = self._live, None
+        if live is not None:
+            await self._follower.release(live, foreign=self._foreign)
+
+    async def _let_go_if_ended(self) -> None:
+        """Before the last batch is given: its reader may never ask again."""
+        if self._ended:
+            await self.aclose()
+
+    async def _advance(self) -> list[StreamChunk] | None:
+        """One step: a batch to show, or ``None`` where this step has none."""
         if self.has_nothing_more:
-            return
-        if self._span.gap:
-            yield [_gap(self._cursor, "entries after the cursor are no longer retained")]
-        for source in (self._replayed, self._followed):
-            async with aclosing(source()) as batches:
-                async for batch in batches:
-                    shown, ended = self._show(batch)
-                    if shown or not batch:
-                        yield shown
-                    if ended and not await self._goes_on():
-                        return
+            self._ended = True
+            return None
+        if self._span.gap and not self._gap_told:
+            self._gap_told = True
+            return [_gap(self._cursor, "entries after the cursor are no longer retained")]
+        batch = await (self._replay() if self._replaying else self._follow_on())
+        if batch is None:
+            return None
+        shown, at_end = self._show(batch)
+        if at_end and not await self._goes_on():
+            self._ended = True
+        return shown if shown or not batch else None
 
-    async def _replayed(self) -> AsyncGenerator[list[StreamChunk], None]:
-        """What is in Redis already, page by page, without following anything yet."""
-        full = True
-        while full:
+    async def _replay(self) -> list[StreamChunk] | None:
+        """A page of what is stored already; nothing is followed before that has an end."""
+        page = await self._patiently(self._page)
+        self._replaying = page is not None and len(page) == PAGE
+        return page or None
+
+    async def _follow_on(self) -> list[StreamChunk] | None:
+        """What comes next, as soon as it comes; an empty batch as a heartbeat."""
+        if self.cut_short or self._follower.closed:
+            self.cut_short = self._ended = True
+            return None
+        live = self._live
+        if live is None:
+            await self._start_following()
+            return None
+        if not live.covers(self._cursor):
             page = await self._patiently(self._page)
-            if page is None:
-                return
-            full = len(page) == PAGE
-            if page:
-                yield page
+            if page == []:
+                # Nothing between the cursor and what memory covers (its entries were deleted).
+                self._cursor = max(self._cursor, live.start)
+            return page or None
+        batch = live.after(self._cursor)
+        if batch:
+            self._silent_since = self._now()
+            return batch
+        if await live.wait(min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())):
+            return None
+        return await self._look_after(live)
 
-    async def _followed(self) -> AsyncGenerator[list[StreamChunk], None]:
+    async def _look_after(self, live: LiveStream) -> list[StreamChunk] | None:
+        """Nothing came: see whether something still can, and tell that we are here."""
+        watch = live.watches.get(self._span.run)
+        if watch is None:
+            watch = ProducerWatch(self._runs, self._producers, self._conversation_id, self._span.run)
+            live.watches[self._span.run] = watch
+        if await watch.is_over():
+            page = await self._patiently(self._page)
+            if page == []:
+                self._ended = True
+                return self._end_of_lost_stream()
+            return page or None
+        self._follower.look_again(live)
+        if self._now() - self._silent_since < self._heartbeat:
+            return None
+        self._silent_since = self._now()
+        return []
+
+    async def _start_following(self) -> None:
         state = await self._patiently(self._tracked_state)
-        foreign = self._follow or state is None or state.status.is_terminal
-        give_up_at = asyncio.get_running_loop().time() + PATIENCE.total_seconds()
-        while not (self.cut_short or self._follower.closed):
-            try:
-                async with (
-                    self._follower.follow(self._keys, foreign=foreign) as live,
-                    aclosing(self._live(live)) as batches,
-                ):
-                    async for batch in batches:
-                        yield batch
-                return
-            except RedisError:
-                if asyncio.get_running_loop().time() >= give_up_at:
-                    break
-                await asyncio.sleep(RETRY_PAUSE.total_seconds())
-        self.cut_short = True
-
-    async def _live(self, live: LiveStream) -> AsyncGenerator[list[StreamChunk], None]:
-        silent_since = asyncio.get_running_loop().time()
-        watch = live.watches.setdefault(
-            self._span.run, ProducerWatch(self._runs, self._conversation_id, self._span.run, self._dead_after)
-        )
-        while not (self._follower.closed or self.cut_short):
-            if live.covers(self._cursor):
-                batch = live.after(self._cursor)
-            else:
-                batch = await self._patiently(self._page) or []
-                if not batch:
-                    # Nothing between the cursor and what memory covers (its entries were deleted).
-                    self._cursor = max(self._cursor, live.start)
-                    continue
-            if batch:
-                silent_since = asyncio.get_running_loop().time()
-                yield batch
-                continue
-            if await live.wait(min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())):
-                continue
-            if await watch.is_lost():
-                yield self._end_of_lost_stream()
-                return
-            self._follower.look_again(live)
-            if asyncio.get_running_loop().time() - silent_since >= self._heartbeat:
-                silent_since = asyncio.get_running_loop().time()
-                yield []
-        self.cut_short = True
+        self._foreign = self._follow or state is None or state.status.is_terminal
+        self._live = await self._patiently(lambda: self._follower.acquire(self._keys, foreign=self._foreign))
+        self._silent_since = self._now()
 
     def _end_of_lost_stream(self) -> list[StreamChunk]:
         """Nothing can be stored any more, so the reader itself says that it is over."""
@@ -192,15 +222,19 @@ class OpenStream:
             return None
         return _gap(self._cursor, f"entries {expected[2]} to {chunk.sequence - 1} are no longer retained")
 
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
     async def _patiently(self, read: Callable[[], Awaitable[_T]]) -> _T | None:
         """Read from Redis, again while it is away; ``None`` once the read is cut short."""
-        give_up_at = asyncio.get_running_loop().time() + PATIENCE.total_seconds()
+        give_up_at = self._now() + PATIENCE.total_seconds()
         while True:
             try:
                 return await read()
             except RedisError as error:
                 _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
-                if self._follower.closed or asyncio.get_running_loop().time() >= give_up_at:
+                if self._follower.closed or self._now() >= give_up_at:
                     self.cut_short = True
                     return None
             await asyncio.sleep(RETRY_PAUSE.total_seconds())

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from streaming.errors import ConversationNotFound, StreamUnavailable
 from streaming.follower import StreamFollower
 from streaming.identifiers import keys_of
+from streaming.liveness import ProducerCheck
 from streaming.open_stream import OpenStream
 from streaming.run_store import RunStore
 from streaming.span import Cursor, SpanFinder
@@ -39,7 +40,7 @@ class StreamReader:
         """
         self._redis = redis
         self._runs = runs
-        self._dead_after = dead_after
+        self.producers: Final = ProducerCheck(runs, dead_after)
         self._follower = StreamFollower(redis)
 
     async def close(self) -> None:
@@ -90,7 +91,7 @@ class StreamReader:
             span,
             follow=follow,
             heartbeat=heartbeat,
-            dead_after=self._dead_after,
+            producers=self.producers,
         )
 
     async def _wait_until_there(self, conversation_id: str, timeout: timedelta) -> None:
@@ -99,11 +100,14 @@ class StreamReader:
             return
         if timeout > timedelta(0):
             deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
-            async with self._follower.follow(keys, foreign=True) as live:
+            live = await self._follower.acquire(keys, foreign=True)
+            try:
                 while not await self._redis.exists(keys.stream, keys.runs):
                     left = deadline - asyncio.get_running_loop().time()
                     if left <= 0 or self._follower.closed:
                         raise ConversationNotFound
                     await live.wait(left)
-                return
+            finally:
+                await self._follower.release(live, foreign=True)
+            return
         raise ConversationNotFound

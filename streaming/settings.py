@@ -18,6 +18,12 @@ _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 #: A scheduler connection string's authentications that need no more settings.
 _SCHEDULER_AUTHENTICATIONS: Final = ("none", "managedidentity", "defaultazure")
 _MAX_PORT: Final = 65_535
+#: A model's settings that mean nothing without another.
+_HALVES: Final = {
+    "AZURE_OPENAI_CHAT_DEPLOYMENT_NAME": "AZURE_OPENAI_ENDPOINT",
+    "AZURE_OPENAI_API_KEY": "AZURE_OPENAI_ENDPOINT",
+    "OPENAI_MODEL": "OPENAI_API_KEY (or OPENAI_BASE_URL)",
+}
 #: Longer than any conversation is worth keeping: a year, in minutes.
 _MAX_MINUTES: Final = 366 * 24 * 60
 
@@ -143,7 +149,7 @@ def _model(env: _Environment) -> ModelSettings:
         if deployment is None:
             raise SettingsError(
                 "AZURE_OPENAI_CHAT_DEPLOYMENT_NAME",
-                "is not set, but AZURE_OPENAI_ENDPOINT is: name the deployment to use.",
+                "not set, but AZURE_OPENAI_ENDPOINT is: name the deployment to use.",
             )
         return AzureOpenAISettings(
             endpoint=endpoint,
@@ -154,12 +160,15 @@ def _model(env: _Environment) -> ModelSettings:
     base_url = env.read("OPENAI_BASE_URL", _http_url)
     api_key = env.get("OPENAI_API_KEY")
     if api_key is None and base_url is None:
+        for name, needs in _HALVES.items():
+            if env.get(name) is not None:
+                raise SettingsError(name, f"set, but {needs} is not: set both, or neither.")
         pace = env.read("DEMO_MODEL_WORDS_PER_SECOND", _pace)
         return DemoModelSettings() if pace is None else DemoModelSettings(words_per_second=pace)
     model = env.get("OPENAI_MODEL")
     if model is None:
         raise SettingsError(
-            "OPENAI_MODEL", "is not set, but OPENAI_API_KEY or OPENAI_BASE_URL is: name the model to use."
+            "OPENAI_MODEL", "not set, but OPENAI_API_KEY or OPENAI_BASE_URL is: name the model to use."
         )
     # A local endpoint often wants no key, but the client library insists on one.
     return OpenAISettings(model=model, api_key=api_key or "not-needed", base_url=base_url)
@@ -178,9 +187,9 @@ def _redis_url(value: str) -> str:
         except ValueError:
             raise ValueError("the port is not a number from 0 to 65535.") from None
         if not parts.hostname:
-            raise ValueError("names no host: expected redis://host:port/0.")
+            raise ValueError("no host in it: expected redis://host:port/0.")
     elif not parts.path:
-        raise ValueError("names no socket: expected unix:///path/to/socket.")
+        raise ValueError("no socket in it: expected unix:///path/to/socket.")
     return value
 
 
@@ -188,13 +197,13 @@ def _split_url(value: str) -> SplitResult:
     try:
         return urlsplit(value)
     except ValueError:
-        raise ValueError("is not a URL.") from None
+        raise ValueError("not a URL.") from None
 
 
 def _http_url(value: str) -> str:
     parts = _split_url(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"is {value!r}: expected an http:// or https:// URL.")
+        raise ValueError(f"got {value!r}, expected an http:// or https:// URL.")
     return value
 
 
@@ -203,13 +212,13 @@ def _scheduler(value: str) -> SchedulerSettings:
     parts = {name.strip().lower(): content.strip() for name, _, content in pairs}
     endpoint = parts.get("endpoint", "")
     if not endpoint.startswith(("http://", "https://")):
-        raise ValueError("has no Endpoint=http(s)://…: expected Endpoint=…;TaskHub=…;Authentication=….")
+        raise ValueError("no Endpoint=http(s)://…: expected Endpoint=…;TaskHub=…;Authentication=….")
     if not parts.get("taskhub"):
-        raise ValueError("has no TaskHub=…: expected Endpoint=…;TaskHub=…;Authentication=….")
+        raise ValueError("no TaskHub=…: expected Endpoint=…;TaskHub=…;Authentication=….")
     authentication = parts.get("authentication", "None")
     if authentication.lower() not in _SCHEDULER_AUTHENTICATIONS:
         raise ValueError(
-            f"Authentication is {authentication!r}: expected None, ManagedIdentity or DefaultAzure."
+            f"got Authentication={authentication}, expected None, ManagedIdentity or DefaultAzure."
         )
     return SchedulerSettings(
         endpoint=endpoint,
@@ -228,7 +237,8 @@ def _seconds(value: str) -> timedelta:
 
 
 def _pace(value: str) -> float:
-    return 0.0 if value == "0" else _positive_number(value, up_to=1_000_000, unit="words per second")
+    unit = "words per second (or 0, for no pauses)"
+    return 0.0 if value == "0" else _positive_number(value, up_to=1_000_000, unit=unit)
 
 
 def _positive_number(value: str, *, up_to: int, unit: str) -> float:
@@ -237,24 +247,24 @@ def _positive_number(value: str, *, up_to: int, unit: str) -> float:
     except ValueError:
         number = float("nan")
     if not 0 < number <= up_to:
-        raise ValueError(f"is {value!r}: expected a number of {unit}, above 0, at most {up_to}.")
+        raise ValueError(f"got {value!r}, expected a number of {unit}, above 0, at most {up_to}.")
     return number
 
 
 def _positive_integer(value: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value)):
-        raise ValueError(f"is {value!r}: expected a whole number above 0.")
+        raise ValueError(f"got {value!r}, expected a whole number above 0.")
     return int(value)
 
 
 def _port(value: str) -> int:
     if not (value.isascii() and value.isdigit() and 0 < int(value) <= _MAX_PORT):
-        raise ValueError(f"is {value!r}: expected a port from 1 to 65535.")
+        raise ValueError(f"got {value!r}, expected a port from 1 to 65535.")
     return int(value)
 
 
 def _log_level(value: str) -> str:
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     if value.upper() not in levels:
-        raise ValueError(f"is {value!r}: expected one of {', '.join(levels)}.")
+        raise ValueError(f"got {value!r}, expected one of {', '.join(levels)}.")
     return value.upper()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redis.asyncio import Redis
 
@@ -72,13 +72,18 @@ class SpanFinder:
             state = await self._runs.state(self._conversation_id, run)
             if state is None:
                 raise RunNotFound
-        if cursor.only_new:
-            return Span(start=await self._newest(), run=run)
-        if cursor.after is None:
+        if cursor.after is None and not cursor.only_new:
             return await self._from_start_of(state)
-        if cursor.after == FIRST:
-            return Span(start=FIRST, run=run, first_terminal=run is not None)
-        return await self._after(cursor.after, run)
+        if cursor.only_new:
+            span = Span(start=await self._newest(), run=run)
+        elif cursor.after is not None and cursor.after != FIRST:
+            span = await self._after(cursor.after, run)
+        else:
+            span = Span(start=FIRST, run=run, first_terminal=run is not None)
+        if state is not None and state.terminal is not None:
+            # The run's end lies before the cursor: nothing of it is to come.
+            return replace(span, finished=span.start >= parse_entry_id(state.terminal))
+        return span
 
     async def _from_start_of(self, state: RunState | None) -> Span:
         state = state or await self._runs.latest_run(self._conversation_id)
@@ -97,15 +102,14 @@ class SpanFinder:
             oldest = await oldest_entry(self._redis, self._key)
             return Span(start=after, run=run, gap=oldest is not None and oldest.id > after)
         if at.is_terminal:
-            return Span(start=after, run=run, finished=await self._is_finished(after, run))
+            finished = run is None and await self._is_finished(after)
+            return Span(start=after, run=run, finished=finished)
         expected = None
         if at.run is not None and at.sequence is not None:
             expected = (at.run, at.attempt, at.sequence + 1)
         return Span(start=after, run=run or at.run, expected=expected)
 
-    async def _is_finished(self, terminal: EntryId, run: str | None) -> bool:
-        if run is not None:
-            return True
+    async def _is_finished(self, terminal: EntryId) -> bool:
         if await self._newest() > terminal:
             return False
         latest = await self._runs.latest_run(self._conversation_id)

@@ -45,7 +45,7 @@ class LiveReader:
 
     def __init__(self, opened: OpenStream) -> None:
         self.opened = opened
-        self._batches = aiter(opened)
+        self._batches = opened
         self._chunks: list[StreamChunk] = []
 
     async def next(self) -> StreamChunk:

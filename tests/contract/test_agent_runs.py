@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from agent_framework import AgentResponse, Content, Message
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hosting.durable_state import find_answer
 from redis_stream_response_handler import RedisStreamResponseHandler
@@ -253,6 +254,32 @@ async def test_a_stream_that_is_lost_in_mid_run_is_written_again(
     chunks = await reading
     assert text_of(chunks) == text_of(await read_all(handler, "c")) == "one two three "
     assert chunks[-1].status is RunStatus.COMPLETED
+
+
+async def test_a_run_without_its_stream_lets_its_lease_go(
+    handler: RedisStreamResponseHandler, new_client: Callable[[], Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When Redis stays away too long the agent goes on, its answer is kept, and its lease is let go."""
+
+    async def away(*_arguments: Any) -> None:
+        raise RedisConnectionError
+
+    leases = LeaseKeeper(new_client, TTL)
+    pause = asyncio.Event()
+    conversation = DurableConversation(
+        handler, ScriptedAgent(*said("one "), pause, *said("two")), leases=leases
+    )
+    running = conversation.start("r")
+    await until(lambda: _has_entries(handler, 1))
+    monkeypatch.setattr(handler.runs, "append", away)
+    monkeypatch.setattr("streaming.writer.RETRY_MOST", TTL / 1_000_000)
+    (stream,) = conversation._callback._runs.values()
+    monkeypatch.setattr(stream._writer, "_patience", 0.01)
+    assert leases.running() == [("c", "r")]
+    pause.set()
+    assert (await running).text == "one two"
+    assert leases.running() == []
+    await asyncio.to_thread(leases.close)
 
 
 async def test_runs_that_nobody_registered_are_streamed(

@@ -76,6 +76,28 @@ async def test_a_cursor_at_a_terminal_goes_on_with_the_next_run(handler: RedisSt
     assert text_of(await read_all(handler, "c", end.entry_id)) == "second"
 
 
+async def test_a_run_is_read_from_a_cursor_outside_it(handler: RedisStreamResponseHandler) -> None:
+    """A cursor before the run reads all of it; one after its end has nothing more, and does not wait."""
+    await complete_run(handler, "c", "r1", "first")
+    await complete_run(handler, "c", "r2", "second")
+    everything = await read_all(handler, "c", "0")
+    assert text_of(await read_all(handler, "c", everything[1].entry_id, run="r2")) == "second"
+    for after in everything[1:]:
+        assert (await handler.reader.open("c", after.entry_id, run="r1")).has_nothing_more
+    assert (await handler.reader.open("c", "$", run="r1")).has_nothing_more
+
+
+async def test_a_deleted_terminal_is_not_waited_for(
+    handler: RedisStreamResponseHandler, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has ended but whose end was deleted ends its readers with a reason."""
+    monkeypatch.setattr("streaming.liveness.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
+    await complete_run(handler, "c", "r", "a")
+    await redis.xdel(keys_of("c").stream, (await read_all(handler, "c"))[-1].entry_id)
+    assert [chunk.code for chunk in await read_all(handler, "c")] == [None, "stream_lost"]
+
+
 async def test_interleaved_runs_are_read_apart(handler: RedisStreamResponseHandler) -> None:
     """A reader sees only its run, also when it resumes by nothing but a cursor."""
     one, two = await begin(handler, "c", "one"), await begin(handler, "c", "two")

@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from hosting import embedded_redis, redis_process
 from hosting.embedded_redis import EmbeddedRedis
 from hosting.redis_process import EmbeddedRedisError, ServerBinary
+from streaming.errors import SettingsError
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows-only stand-in: no server process")
 
@@ -243,7 +244,7 @@ async def test_refuses_a_taken_port(data_dir: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(EmbeddedRedisError, match=r"EMBEDDED_REDIS_PORT: port .* is taken"):
+        with pytest.raises(SettingsError, match=r"EMBEDDED_REDIS_PORT: port .* is taken"):
             await EmbeddedRedis(data_dir, port=other.getsockname()[1]).start()
     async with EmbeddedRedis(data_dir):
         pass

@@ -82,7 +82,12 @@ async def new_app(
     def endpoints(hub: TaskHub) -> Endpoints:
         handler = handlers.get()
         return Endpoints(
-            settings=Settings(), agents={AGENT: False}, runs=handler.runs, reader=handler.reader, hub=hub
+            settings=Settings(),
+            agents={AGENT: False},
+            runs=handler.runs,
+            reader=handler.reader,
+            hub=hub,
+            leases=leases,
         )
 
     def new(http: FunctionsHttp) -> StreamingFunctionApp:

@@ -118,6 +118,8 @@ def test_a_wrong_value_is_named(name: str, value: str) -> None:
     [
         ({"AZURE_OPENAI_ENDPOINT": "https://a"}, "AZURE_OPENAI_CHAT_DEPLOYMENT_NAME"),
         ({"OPENAI_API_KEY": "k"}, "OPENAI_MODEL"),
+        ({"OPENAI_MODEL": "m"}, "OPENAI_API_KEY"),
+        ({"AZURE_OPENAI_CHAT_DEPLOYMENT_NAME": "d"}, "AZURE_OPENAI_ENDPOINT"),
     ],
 )
 def test_a_missing_half_is_named(environment: dict[str, str], missing: str) -> None:
