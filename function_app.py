@@ -16,12 +16,12 @@ from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
-from streaming.endpoints import Endpoints
-from streaming.leases import LeaseKeeper
-from streaming.liveness import RESUME_GRACE
+from streaming.http.endpoints import Endpoints
+from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
+from streaming.reading.liveness import RESUME_GRACE
 from streaming.settings import Settings
-from streaming.task_hub import TaskHub
+from streaming.writing.leases import LeaseKeeper
 
 #: Where the published sample looks for Redis, so that its walk-through works unchanged. A function app
 #: embeds no Redis of its own: its workers come and go, and several of them read the same streams.

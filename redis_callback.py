@@ -20,10 +20,10 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import REASONING, RESET, TOOL_CALL, TOOL_RESULT, USAGE, NewEntry, RunStatus
 from streaming.errors import RunEnded, RunLost, SequenceGap, StreamUnavailable, WriterRefused
 from streaming.identifiers import new_id
-from streaming.leases import LeaseKeeper
-from streaming.run_control import RunControl, StopReason, current_run
 from streaming.text_joiner import TextJoiner, storable
-from streaming.writer import RunWriter
+from streaming.writing.leases import LeaseKeeper
+from streaming.writing.run_control import RunControl, StopReason, current_run
+from streaming.writing.writer import RunWriter
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         Args:
             handler: Called on the agents' loop, once for each run.
             leases: Keeps the leases of runs in progress. Without it a silent run counts as dead after
-                ``streaming.run_store.LEASE``.
+                ``streaming.store.run_store.LEASE``.
         """
         self._handler = handler
         self._leases = leases

@@ -21,10 +21,10 @@ from redis.exceptions import RedisError
 from streaming.entries import READING_EVENTS, StreamChunk
 from streaming.errors import RunLost, StreamingError, StreamUnavailable
 from streaming.identifiers import check_conversation_id, keys_of
-from streaming.reader import StreamReader
-from streaming.run_store import Attempt, RunStore
+from streaming.reading.reader import StreamReader
+from streaming.store.run_store import Attempt, RunStore
 from streaming.text_joiner import storable
-from streaming.writer import PATIENCE, RETRY_FIRST, RETRY_MOST
+from streaming.writing.writer import PATIENCE, RETRY_FIRST, RETRY_MOST
 
 __all__ = ["RedisStreamResponseHandler", "StreamChunk"]
 
@@ -155,7 +155,7 @@ class RedisStreamResponseHandler:
             run: The framework's correlation id.
             agent: The agent's name.
             owner: Names this execution: beginning again with the same name changes nothing.
-            patient: Try for ``streaming.writer.PATIENCE`` while Redis is away.
+            patient: Try for ``streaming.writing.writer.PATIENCE`` while Redis is away.
 
         Raises:
             RunEnded: the run has its terminal; it must not be executed again.

@@ -27,17 +27,17 @@ from starlette.applications import Starlette
 from agents import create_agents
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, connect_hub
-from hosting.embedded_redis import EmbeddedRedis
+from hosting.embedded.redis_server import EmbeddedRedis
 from hosting.log_format import configure_logging
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
-from streaming.endpoints import Endpoints
 from streaming.errors import SettingsError, StreamingError
-from streaming.leases import LeaseKeeper
-from streaming.liveness import RESUME_GRACE, interrupted
+from streaming.http.endpoints import Endpoints
 from streaming.loop_local import LoopLocal
+from streaming.reading.liveness import RESUME_GRACE, interrupted
 from streaming.settings import Settings
+from streaming.writing.leases import LeaseKeeper
 
 _log = logging.getLogger("standalone")
 

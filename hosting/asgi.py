@@ -19,10 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from hosting.starlette_requests import read_request
 from streaming.cancellation import cancel_and_wait
-from streaming.endpoints import Endpoint, Endpoints
 from streaming.errors import RequestTooLarge
-from streaming.http import HttpResponse, error_response, json_response
-from streaming.routes import ROUTES
+from streaming.http.endpoints import Endpoint, Endpoints
+from streaming.http.messages import HttpResponse, error_response, json_response
+from streaming.http.routes import ROUTES
 
 
 def create_app(endpoints: Endpoints) -> Starlette:

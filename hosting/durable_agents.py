@@ -28,11 +28,11 @@ from durabletask.grpc_options import GrpcChannelOptions
 from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
 
 from hosting.durable_state import find_answer, to_framework
-from hosting.embedded_hub import MESSAGE_LENGTH_LIMIT, EmbeddedTaskHub
+from hosting.embedded.task_hub import MESSAGE_LENGTH_LIMIT, EmbeddedTaskHub
 from hosting.streamable_agent import StreamableAgent
 from streaming.errors import TaskHubUnavailable
+from streaming.http.task_hub import DurableAnswer, RunRequest
 from streaming.settings import SchedulerSettings
-from streaming.task_hub import DurableAnswer, RunRequest
 
 #: The library would print its own lines to its own handler.
 _library_log = logging.getLogger("durabletask")

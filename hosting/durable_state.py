@@ -7,7 +7,7 @@ from typing import Any
 from agent_framework_durabletask import DurableAgentState, DurableAgentStateResponse
 from agent_framework_durabletask import RunRequest as FrameworkRunRequest
 
-from streaming.task_hub import DurableAnswer, RunRequest
+from streaming.http.task_hub import DurableAnswer, RunRequest
 
 
 def to_framework(request: RunRequest) -> dict[str, Any]:

@@ -29,12 +29,12 @@ from starlette.types import Receive, Scope, Send
 
 from hosting.functions_hub import FunctionsHub
 from hosting.starlette_requests import read_body, read_request
-from streaming.delivery import CUT_NOTE
-from streaming.endpoints import Endpoints
 from streaming.errors import RequestTooLarge
-from streaming.http import TEXT_TYPE, HttpRequest, HttpResponse, error_response
-from streaming.routes import ROUTES, Route
-from streaming.task_hub import TaskHub
+from streaming.http.delivery import CUT_NOTE
+from streaming.http.endpoints import Endpoints
+from streaming.http.messages import TEXT_TYPE, HttpRequest, HttpResponse, error_response
+from streaming.http.routes import ROUTES, Route
+from streaming.http.task_hub import TaskHub
 
 _log = logging.getLogger(__name__)
 

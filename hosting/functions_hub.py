@@ -12,7 +12,7 @@ from agent_framework_durabletask import AgentSessionId
 
 from hosting.durable_state import find_answer, to_framework
 from streaming.errors import TaskHubUnavailable
-from streaming.task_hub import DurableAnswer, RunRequest
+from streaming.http.task_hub import DurableAnswer, RunRequest
 
 _log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ def create_chat_client(model: ModelSettings) -> SupportsChatGetResponse[Any]:
     """
     match model:
         case DemoModelSettings():
-            from hosting.demo_model import DemoChatClient  # noqa: PLC0415 - only what is used is imported
+            from hosting.demo.model import DemoChatClient  # noqa: PLC0415 - only what is used is imported
 
             return DemoChatClient(words_per_second=model.words_per_second)
         case OpenAISettings():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from streaming.errors import RequestTooLarge
-from streaming.http import HttpRequest
+from streaming.http.messages import HttpRequest
 
 
 async def read_request(request: Request, body_limit: int) -> HttpRequest:

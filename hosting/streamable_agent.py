@@ -26,7 +26,7 @@ from agent_framework import (
 )
 
 from redis_callback import CANCELLED_CODE
-from streaming.run_control import RunControl, StopReason, current_run
+from streaming.writing.run_control import RunControl, StopReason, current_run
 
 _log = logging.getLogger(__name__)
 

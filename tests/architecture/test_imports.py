@@ -54,6 +54,14 @@ ROOMS: Final = {
     "tests": Room(ours=(*_PARTS, "benchmarks", "clients", "function_app", "standalone")),
 }
 
+#: The floors of ``streaming``, from the ground up: a package imports what lies below it.
+FLOORS: Final = (
+    ("streaming",),
+    ("streaming.store",),
+    ("streaming.reading", "streaming.writing"),
+    ("streaming.http",),
+)
+
 #: The only module that builds Redis clients; tests and benchmarks may build their own.
 CLIENT_BUILDER: Final = "streaming.connections"
 _MAY_BUILD_CLIENTS: Final = ("tests", "benchmarks")
@@ -93,6 +101,25 @@ def _is_allowed(tree: SourceTree, room: str, name: str) -> bool:
         return any(name == ours or name.startswith(f"{ours}.") for ours in ROOMS[room].ours)
     others = ROOMS[room].others
     return others is None or top in others
+
+
+def climbing_imports(tree: SourceTree) -> list[str]:
+    """Imports inside a room that run up, or across, its floors."""
+    return [
+        f"{module.path} imports {name}"
+        for module in tree.modules.values()
+        for name in sorted(tree.own_imports(module))
+        if _package(name) != _package(module.name) and _floor(name) >= _floor(module.name) >= 0
+    ]
+
+
+def _package(name: str) -> str:
+    packages = [package for floor in FLOORS for package in floor if f"{name}.".startswith(f"{package}.")]
+    return max(packages, key=len, default="")
+
+
+def _floor(name: str) -> int:
+    return next((level for level, floor in enumerate(FLOORS) if _package(name) in floor), -1)
 
 
 def import_cycles(tree: SourceTree) -> list[str]:
@@ -157,6 +184,11 @@ def test_imports_follow_the_arrows(project: SourceTree) -> None:
     assert forbidden_imports(project) == []
 
 
+def test_imports_run_down_the_floors(project: SourceTree) -> None:
+    """Inside ``streaming`` HTTP stands on reading and writing, these on the store, that on the ground."""
+    assert climbing_imports(project) == []
+
+
 def test_no_import_cycles(project: SourceTree) -> None:
     """No modules import each other in a circle, not even for types."""
     assert import_cycles(project) == []
@@ -188,6 +220,21 @@ def test_one_module_builds_redis_clients(project: SourceTree) -> None:
         (forbidden_imports, {"benchmarks/a.py": "from tests import doubles"}, "tests"),
         (forbidden_imports, {"clients/a.py": "import redis"}, "redis"),
         (
+            climbing_imports,
+            {"streaming/store/a.py": "import streaming.reading.b", "streaming/reading/b.py": ""},
+            "streaming.reading.b",
+        ),
+        (
+            climbing_imports,
+            {"streaming/writing/a.py": "import streaming.reading.b", "streaming/reading/b.py": ""},
+            "streaming.reading.b",
+        ),
+        (
+            climbing_imports,
+            {"streaming/a.py": "import streaming.http.b", "streaming/http/b.py": ""},
+            "http.b",
+        ),
+        (
             import_cycles,
             {"streaming/a.py": "from streaming import b", "streaming/b.py": "import streaming.a"},
             "streaming.a → streaming.b",
@@ -207,7 +254,7 @@ def test_each_rule_can_fail(
     """A planted violation is found and named."""
     for name, source in files.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source, encoding="utf-8")
     findings = rule(SourceTree(tmp_path))
     assert len(findings) == 1

@@ -11,7 +11,7 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
-from hosting.embedded_redis import EmbeddedRedis
+from hosting.embedded.redis_server import EmbeddedRedis
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 

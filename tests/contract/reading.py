@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry, RunStatus, StreamChunk
 from streaming.identifiers import keys_of
-from streaming.open_stream import OpenStream
-from streaming.run_store import Attempt
+from streaming.reading.open_stream import OpenStream
+from streaming.store.run_store import Attempt
 
 #: Nothing here takes a tenth of it; a hang is to fail, not to last.
 BOUND = 10.0

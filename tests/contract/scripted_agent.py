@@ -12,7 +12,7 @@ from agent_framework_durabletask import AgentEntity, AgentEntityStateProviderMix
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
-from streaming.leases import LeaseKeeper
+from streaming.writing.leases import LeaseKeeper
 
 #: What an agent does next: give contents, raise, or wait for an event.
 Step = Sequence[Content] | Exception | asyncio.Event

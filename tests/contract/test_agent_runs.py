@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from hosting.durable_state import find_answer
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import RunStatus, StreamChunk
-from streaming.leases import LeaseKeeper
+from streaming.writing.leases import LeaseKeeper
 from tests.contract.conftest import TTL
 from tests.contract.reading import read_all, subscribers, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
@@ -272,7 +272,7 @@ async def test_a_run_without_its_stream_lets_its_lease_go(
     running = conversation.start("r")
     await until(lambda: _has_entries(handler, 1))
     monkeypatch.setattr(handler.runs, "append", away)
-    monkeypatch.setattr("streaming.writer.RETRY_MOST", TTL / 1_000_000)
+    monkeypatch.setattr("streaming.writing.writer.RETRY_MOST", TTL / 1_000_000)
     (stream,) = conversation._callback._runs.values()
     monkeypatch.setattr(stream._writer, "_patience", 0.01)
     assert leases.running() == [("c", "r")]

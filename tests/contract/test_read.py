@@ -14,8 +14,8 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.cancellation import cancel_and_wait
 from streaming.entries import RunStatus
 from streaming.errors import ConversationNotFound, InvalidCursor, RunNotFound
-from streaming.follower import RING_ENTRIES
 from streaming.identifiers import keys_of
+from streaming.reading.follower import RING_ENTRIES
 from tests.contract.conftest import TTL
 from tests.contract.reading import (
     COMPLETED,
@@ -91,8 +91,8 @@ async def test_a_deleted_terminal_is_not_waited_for(
     handler: RedisStreamResponseHandler, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that has ended but whose end was deleted ends its readers with a reason."""
-    monkeypatch.setattr("streaming.liveness.LIVENESS_INTERVAL", TTL / 100_000)
-    monkeypatch.setattr("streaming.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
     await complete_run(handler, "c", "r", "a")
     await redis.xdel(keys_of("c").stream, (await read_all(handler, "c"))[-1].entry_id)
     assert [chunk.code for chunk in await read_all(handler, "c")] == [None, "stream_lost"]
@@ -321,8 +321,8 @@ async def test_a_flushed_store_ends_a_waiting_reader(
     handler: RedisStreamResponseHandler, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader whose run is gone from the store ends with a reason."""
-    monkeypatch.setattr("streaming.liveness.LIVENESS_INTERVAL", TTL / 100_000)
-    monkeypatch.setattr("streaming.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
     await begin(handler, "c", "r")
     reading = asyncio.create_task(read_all(handler, "c"))
     await until(lambda: subscribers(redis, 1))
@@ -335,8 +335,8 @@ async def test_a_dead_producer_ends_its_run(
     handler: RedisStreamResponseHandler, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run whose lease has lapsed ends as interrupted for all its readers."""
-    monkeypatch.setattr("streaming.liveness.LIVENESS_INTERVAL", TTL / 100_000)
-    monkeypatch.setattr("streaming.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
     attempt = await begin(handler, "c", "r")
     await handler.runs.append(attempt, 0, [text("half")])
     await redis.hset(keys_of("c").run("r"), "lease", "1")

@@ -11,11 +11,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
 from redis_stream_response_handler import RedisStreamResponseHandler
-from streaming import writer as writer_module
 from streaming.entries import NewEntry
 from streaming.errors import AttemptFenced, StreamUnavailable
-from streaming.run_store import Appended, Attempt, RunStore
-from streaming.writer import BATCH_ENTRIES, RunWriter
+from streaming.store.run_store import Appended, Attempt, RunStore
+from streaming.writing import writer as writer_module
+from streaming.writing.writer import BATCH_ENTRIES, RunWriter
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of
 
 

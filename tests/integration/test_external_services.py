@@ -13,8 +13,8 @@ import pytest
 from durabletask.entities import EntityInstanceId
 from redis.asyncio import Redis
 
-from hosting.embedded_hub import EmbeddedTaskHub
-from hosting.embedded_redis import find_server
+from hosting.embedded.redis_server import find_server
+from hosting.embedded.task_hub import EmbeddedTaskHub
 from tests.openai_endpoint import openai_endpoint
 from tests.service import PATIENCE, Service, connect_http, finished_run, free_port, running_service
 

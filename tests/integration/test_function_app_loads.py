@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from hosting.functions_app import ROUTE_PREFIX
-from streaming.routes import ROUTES, Route
+from streaming.http.routes import ROUTES, Route
 from tests.service import ROOT
 
 EXTENSION: Final = "azurefunctions.extensions.http.fastapi"

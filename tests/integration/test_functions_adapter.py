@@ -19,19 +19,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hosting import functions_app
-from hosting.embedded_redis import EmbeddedRedis
+from hosting.embedded.redis_server import EmbeddedRedis
 from hosting.functions_app import ClassicHttp, FunctionsHttp, LiveHttp, StreamingFunctionApp
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
-from streaming.endpoints import Endpoints
-from streaming.http import HttpResponse
-from streaming.leases import LeaseKeeper
+from streaming.http.endpoints import Endpoints
+from streaming.http.messages import HttpResponse
+from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
 from streaming.settings import Settings
 from streaming.sse import ServerSentEventDecoder
-from streaming.task_hub import TaskHub
+from streaming.writing.leases import LeaseKeeper
 from tests.functions_platform import (
     AGENT,
     PATIENCE,

@@ -20,8 +20,8 @@ from agent_framework import (
 )
 
 from agents import create_agents, create_callback_agent, create_travel_planner
-from hosting.demo_model import DemoChatClient
-from hosting.demo_request import MAX_DAYS, Trip, understand
+from hosting.demo.model import DemoChatClient
+from hosting.demo.request import MAX_DAYS, Trip, understand
 from hosting.models import create_chat_client
 from streaming.settings import DemoModelSettings
 from tools import get_local_events, get_weather_forecast

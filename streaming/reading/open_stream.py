@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.entries import GAP, StreamChunk
-from streaming.follower import RETRY_PAUSE, LiveStream, StreamFollower
 from streaming.identifiers import EntryId, keys_of
-from streaming.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
-from streaming.run_store import RunState, RunStore
-from streaming.span import Span
-from streaming.stored_entries import PAGE, entries_after
+from streaming.reading.follower import RETRY_PAUSE, LiveStream, StreamFollower
+from streaming.reading.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
+from streaming.reading.span import Span
+from streaming.store.run_store import RunState, RunStore
+from streaming.store.stored_entries import PAGE, entries_after
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

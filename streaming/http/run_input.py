@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from streaming.errors import InvalidInput
-from streaming.http import HttpRequest, parse_flag
+from streaming.http.messages import HttpRequest, parse_flag
 from streaming.identifiers import check_conversation_id
 from streaming.text_joiner import storable
 

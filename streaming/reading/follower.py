@@ -23,8 +23,8 @@ from redis.exceptions import RedisError
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
 from streaming.entries import StreamChunk
 from streaming.identifiers import FIRST, EntryId, Keys
-from streaming.liveness import ProducerWatch
-from streaming.stored_entries import PAGE, decode_page, newest_entry
+from streaming.reading.liveness import ProducerWatch
+from streaming.store.stored_entries import PAGE, decode_page, newest_entry
 
 _log = logging.getLogger(__name__)
 

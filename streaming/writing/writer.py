@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from streaming.entries import NewEntry
 from streaming.errors import StreamUnavailable, WriterRefused
-from streaming.run_store import Attempt, RunStore
+from streaming.store.run_store import Attempt, RunStore
 
 _log = logging.getLogger(__name__)
 

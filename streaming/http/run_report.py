@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from streaming.answers import Answer
 from streaming.entries import RunStatus
-from streaming.run_store import RunState
+from streaming.http.answers import Answer
+from streaming.store.run_store import RunState
 
 #: Words of the durable task world, which clients of the framework know.
 _STATUS_WORDS: Final = {

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Final
 
 from streaming.entries import GAP, READING_EVENTS, RESET, StreamChunk, to_json
-from streaming.open_stream import OpenStream
+from streaming.reading.open_stream import OpenStream
 from streaming.sse import encode_comment, encode_event, encode_retry
 
 #: How long a browser waits before it reconnects, in milliseconds.

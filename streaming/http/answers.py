@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from streaming.entries import RESET, RunStatus, StreamChunk
 from streaming.errors import StreamUnavailable, WaitTimedOut
-from streaming.reader import StreamReader
-from streaming.run_store import RunState
+from streaming.reading.reader import StreamReader
+from streaming.store.run_store import RunState
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 
 from streaming.errors import InvalidCursor, RunNotFound
 from streaming.identifiers import FIRST, EntryId, keys_of, parse_entry_id
-from streaming.run_store import RunState, RunStore
-from streaming.stored_entries import PAGE, entries_back, entry_at, newest_entry, oldest_entry
+from streaming.store.run_store import RunState, RunStore
+from streaming.store.stored_entries import PAGE, entries_back, entry_at, newest_entry, oldest_entry
 
 
 @dataclass(frozen=True, slots=True)

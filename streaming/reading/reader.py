@@ -15,12 +15,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.errors import ConversationNotFound, StreamUnavailable
-from streaming.follower import StreamFollower
 from streaming.identifiers import keys_of
-from streaming.liveness import ProducerCheck
-from streaming.open_stream import OpenStream
-from streaming.run_store import RunStore
-from streaming.span import Cursor, SpanFinder
+from streaming.reading.follower import StreamFollower
+from streaming.reading.liveness import ProducerCheck
+from streaming.reading.open_stream import OpenStream
+from streaming.reading.span import Cursor, SpanFinder
+from streaming.store.run_store import RunStore
 
 #: A silent reader is given an empty batch this often, so that its host can send a heartbeat; proxies cut
 #: connections that are silent for 30 to 60 s.

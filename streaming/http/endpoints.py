@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from streaming.answers import Answer, collect_answer
-from streaming.delivery import as_plain_text, as_server_sent_events
 from streaming.entries import RunStatus
 from streaming.errors import (
     AgentNotFound,
@@ -20,16 +18,25 @@ from streaming.errors import (
     StreamUnavailable,
     TaskHubUnavailable,
 )
-from streaming.http import TEXT_TYPE, HttpRequest, HttpResponse, error_response, json_response, parse_flag
+from streaming.http.answers import Answer, collect_answer
+from streaming.http.delivery import as_plain_text, as_server_sent_events
+from streaming.http.messages import (
+    TEXT_TYPE,
+    HttpRequest,
+    HttpResponse,
+    error_response,
+    json_response,
+    parse_flag,
+)
+from streaming.http.run_input import RunInput, parse_run_input
+from streaming.http.run_report import accepted, answered, failed, identity, run_report
+from streaming.http.task_hub import RunRequest, TaskHub
 from streaming.identifiers import check_conversation_id, check_run_id, new_id
-from streaming.leases import LeaseKeeper
-from streaming.reader import StreamReader
-from streaming.run_input import RunInput, parse_run_input
-from streaming.run_report import accepted, answered, failed, identity, run_report
-from streaming.run_store import RunState, RunStore
+from streaming.reading.reader import StreamReader
 from streaming.settings import Settings
 from streaming.sse import CONTENT_TYPE, encode_retry
-from streaming.task_hub import RunRequest, TaskHub
+from streaming.store.run_store import RunState, RunStore
+from streaming.writing.leases import LeaseKeeper
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from redis.commands.core import AsyncScript
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
-from streaming.stored_entries import entry_at
+from streaming.store.stored_entries import entry_at
 
 #: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
 #: within it, so that one slow round trip ends nothing.

@@ -11,7 +11,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from streaming.entries import NewEntry, RunStatus
-from streaming.run_store import RunState, RunStore, Settlement
+from streaming.store.run_store import RunState, RunStore, Settlement
 
 _log = logging.getLogger(__name__)
 

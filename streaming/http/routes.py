@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from streaming.endpoints import Endpoints
-from streaming.http import HttpRequest, HttpResponse
+from streaming.http.endpoints import Endpoints
+from streaming.http.messages import HttpRequest, HttpResponse
 
 
 @dataclass(frozen=True, slots=True)

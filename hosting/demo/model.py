@@ -31,8 +31,8 @@ from agent_framework import (
 )
 from agent_framework.observability import ChatTelemetryLayer
 
-from hosting.demo_itinerary import Findings, compose_itinerary, compose_reasoning
-from hosting.demo_request import Trip, understand
+from hosting.demo.itinerary import Findings, compose_itinerary, compose_reasoning
+from hosting.demo.request import Trip, understand
 
 MODEL_NAME: Final = "demo"
 _FORECAST_TOOL: Final = "get_weather_forecast"

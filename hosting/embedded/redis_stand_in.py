@@ -1,4 +1,4 @@
-"""fakeredis's TCP server where no real one runs (Windows), for ``hosting.embedded_redis`` alone.
+"""fakeredis's TCP server where no real one runs (Windows), for ``hosting.embedded.redis_server`` alone.
 
 It speaks enough for the service and for ``redis-cli``, and keeps nothing.
 """

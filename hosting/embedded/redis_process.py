@@ -1,4 +1,4 @@
-"""A real Redis-compatible server as a child process, for ``hosting.embedded_redis`` alone.
+"""A real Redis-compatible server as a child process, for ``hosting.embedded.redis_server`` alone.
 
 How it ends. The server is started by a guard (``redis_guard.py``) that holds one end of a pipe; this process
 holds the other. When the pipe closes, because ``stop`` was called or because this process died in whatever
@@ -33,7 +33,7 @@ from typing import ClassVar, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from hosting.folder_lock import FolderLock
+from hosting.embedded.folder_lock import FolderLock
 from streaming.connections import connect
 from streaming.errors import SettingsError, StreamingError
 

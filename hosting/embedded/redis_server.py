@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol
 
-from hosting.redis_process import EmbeddedRedisError, RedisProcess, ServerBinary
+from hosting.embedded.redis_process import EmbeddedRedisError, RedisProcess, ServerBinary
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def find_server() -> ServerBinary | None:
 def _start_stand_in(port: int) -> _Server:
     try:
         # Only where it is needed: fakeredis is installed on Windows and for development.
-        from hosting.redis_stand_in import RedisStandIn  # noqa: PLC0415
+        from hosting.embedded.redis_stand_in import RedisStandIn  # noqa: PLC0415
     except ImportError:
         raise EmbeddedRedisError(
             "There is no Redis to embed on this platform: set REDIS_CONNECTION_STRING, or install a "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hosting.demo_places import COUNTRY_NAMES, KNOWN_NAMES, display_name, place
+from hosting.demo.places import COUNTRY_NAMES, KNOWN_NAMES, display_name, place
 
 DEFAULT_DAYS: Final = 3
 #: Two weeks: what can be told before nobody reads on.

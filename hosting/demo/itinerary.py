@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hosting.demo_places import ANYWHERE, Place, place
-from hosting.demo_request import Trip
+from hosting.demo.places import ANYWHERE, Place, place
+from hosting.demo.request import Trip
 
 
 @dataclass(frozen=True, slots=True)

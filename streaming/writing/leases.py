@@ -19,8 +19,8 @@ from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait
 from streaming.entries import RunStatus
-from streaming.run_control import RunControl, StopReason
-from streaming.run_store import CONTROL_CHANNEL, LEASE, RunStore
+from streaming.store.run_store import CONTROL_CHANNEL, LEASE, RunStore
+from streaming.writing.run_control import RunControl, StopReason
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What the HTTP routes do, on every host."""

@@ -1,0 +1,1 @@
+"""Out of the stream: where a read starts, replay, live entries, and its end."""
