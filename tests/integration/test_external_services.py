@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import time
@@ -15,6 +16,7 @@ from redis.asyncio import Redis
 
 from hosting.embedded.redis_server import find_server
 from hosting.embedded.task_hub import EmbeddedTaskHub
+from tests.certificates import make_certificates
 from tests.openai_endpoint import openai_endpoint
 from tests.service import PATIENCE, Service, connect_http, finished_run, free_port, running_service
 
@@ -79,6 +81,32 @@ async def test_streams_go_to_the_configured_redis(
             assert await redis.xlen(f"agent-stream:{conversation}") > 100
         assert PASSWORD not in service.log
         assert not any((tmp_path / "data").iterdir())
+
+
+async def test_streams_go_to_a_redis_behind_tls(tmp_path: Path) -> None:
+    """With rediss:// the connection is encrypted, and the server's certificate is checked."""
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("redis-server, which has TLS, is not installed")
+    certificates = make_certificates(tmp_path)
+    port = free_port()
+    command = [server, "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--tls-cert-file", str(certificates.certificate), "--tls-key-file", str(certificates.key)]
+    command += ["--tls-auth-clients", "no", "--requirepass", PASSWORD, "--dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: ASYNC220 - starts at once
+    try:
+        _wait_until_listening(port)
+        url = f"rediss://:{PASSWORD}@127.0.0.1:{port}/0"
+        trusting = f"{url}?ssl_ca_certs={certificates.authority}"
+        with running_service(tmp_path / "data", REDIS_CONNECTION_STRING=trusting) as service:
+            answer, streamed, _ = await answer_and_stream(service)
+            assert answer == streamed != ""
+        with running_service(tmp_path / "other", REDIS_CONNECTION_STRING=url) as service:
+            async with connect_http(service) as http:
+                assert (await http.get("/api/agent/stream/c")).status_code == 503
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
 
 
 async def test_a_redis_that_is_away_is_an_honest_error(tmp_path: Path) -> None:
