@@ -95,17 +95,23 @@ class RunStore:
         self._scripts: dict[str, AsyncScript] = {}
 
     async def register(self, conversation_id: str, run: str, agent: str) -> RunState:
-        """Make a run known before its agent is told of it. Registering it again changes nothing."""
+        """Make a run known before its agent is told of it. Registering it again changes nothing.
+
+        Raises:
+            RunLost: Redis forgets runs as fast as they are registered.
+        """
         keys = keys_of(conversation_id)
-        await self._call(
-            "register",
-            [keys.stream, keys.runs, keys.run(run)],
-            [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel],
-        )
-        state = await self.state(conversation_id, run)
-        if state is None:
-            raise RunLost
-        return state
+        # Twice: Redis may be flushed between the two calls.
+        for _ in range(2):
+            await self._call(
+                "register",
+                [keys.stream, keys.runs, keys.run(run)],
+                [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel],
+            )
+            state = await self.state(conversation_id, run)
+            if state is not None:
+                return state
+        raise RunLost
 
     async def begin(self, conversation_id: str, run: str, *, owner: str, reason: str) -> Attempt:
         """Take the run over for a new attempt; entries of an older one are followed by a ``reset``.
