@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
 from streaming.entries import GAP, READING_EVENTS, RESET, StreamChunk, to_json
 from streaming.reading.open_stream import OpenStream
+from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
 
 #: How long a browser waits before it reconnects, in milliseconds.
@@ -23,13 +25,18 @@ _PLAIN_NOTES: Final = {
 
 async def as_server_sent_events(opened: OpenStream, *, all_events: bool) -> AsyncGenerator[bytes, None]:
     """The read as server-sent events; heartbeats while it is silent."""
+    loop = asyncio.get_running_loop()
     yield encode_retry(RECONNECT_MS)
+    sent_at = loop.time()
     async with aclosing(opened) as batches:
         async for batch in batches:
-            if not batch:
-                yield encode_comment("heartbeat")
-            elif body := b"".join(_event(chunk, all_events=all_events) for chunk in batch):
+            body = b"".join(_event(chunk, all_events=all_events) for chunk in batch)
+            # Typed entries that this client did not ask for are no sign of life to it.
+            if not body and (not batch or loop.time() - sent_at >= HEARTBEAT.total_seconds()):
+                body = encode_comment("heartbeat")
+            if body:
                 yield body
+                sent_at = loop.time()
     if opened.cut_short:
         # The client is to come back: this is no end of the run, so it gets no done.
         yield encode_retry(RECONNECT_MS)

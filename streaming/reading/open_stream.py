@@ -115,7 +115,17 @@ class OpenStream:
         shown, at_end = self._show(batch)
         if at_end and not await self._goes_on():
             self._ended = True
-        return shown if shown or not batch else None
+        if not shown:
+            # Entries of other runs are no sign of life to this reader.
+            return self._heartbeat_if_due()
+        self._silent_since = self._now()
+        return shown
+
+    def _heartbeat_if_due(self) -> list[StreamChunk] | None:
+        if self._now() - self._silent_since < self._heartbeat:
+            return None
+        self._silent_since = self._now()
+        return []
 
     async def _replay(self) -> list[StreamChunk] | None:
         """A page of what is stored already; nothing is followed before that has an end."""
@@ -124,7 +134,7 @@ class OpenStream:
         return page or None
 
     async def _follow_on(self) -> list[StreamChunk] | None:
-        """What comes next, as soon as it comes; an empty batch as a heartbeat."""
+        """What comes next, as soon as it comes; an empty batch where nothing did for a while."""
         if self.cut_short or self._follower.closed:
             self.cut_short = self._ended = True
             return None
@@ -140,7 +150,6 @@ class OpenStream:
             return page or None
         batch = live.after(self._cursor)
         if batch:
-            self._silent_since = self._now()
             return batch
         if await live.wait(min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())):
             return None
@@ -159,9 +168,6 @@ class OpenStream:
                 return self._end_of_lost_stream()
             return page or None
         self._follower.look_again(live)
-        if self._now() - self._silent_since < self._heartbeat:
-            return None
-        self._silent_since = self._now()
         return []
 
     async def _start_following(self) -> None:

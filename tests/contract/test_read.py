@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -96,6 +97,22 @@ async def test_a_deleted_terminal_is_not_waited_for(
     await complete_run(handler, "c", "r", "a")
     await redis.xdel(keys_of("c").stream, (await read_all(handler, "c"))[-1].entry_id)
     assert [chunk.code for chunk in await read_all(handler, "c")] == [None, "stream_lost"]
+
+
+async def test_heartbeats_come_while_only_others_are_heard(handler: RedisStreamResponseHandler) -> None:
+    """A reader whose run waits gets heartbeats, however much another run of the conversation says."""
+    other = await begin(handler, "c", "other")
+    await handler.runs.register("c", "r", "Agent")
+    opened = await handler.reader.open("c", run="r", heartbeat=timedelta(milliseconds=20))
+    beat = asyncio.ensure_future(anext(opened))
+    sequence = 0
+    # A hundred times the heartbeat; a writer that pauses for one would give it by chance.
+    async with asyncio.timeout(2):
+        while not beat.done():
+            await handler.runs.append(other, sequence, [text("x")])
+            sequence += 1
+    assert beat.result() == []
+    await opened.aclose()
 
 
 async def test_interleaved_runs_are_read_apart(handler: RedisStreamResponseHandler) -> None:
