@@ -94,9 +94,7 @@ class SpanFinder:
     async def _after(self, after: EntryId, run: str | None) -> Span:
         newest = await self._newest()
         if after > newest:
-            raise InvalidCursor(
-                "cursor", str(after), f"an id that this stream has given out; its last is {newest}"
-            )
+            return await self._from_run_in_progress(after, run, newest)
         at = await entry_at(self._redis, self._key, str(after))
         if at is None:
             oldest = await oldest_entry(self._redis, self._key)
@@ -108,6 +106,21 @@ class SpanFinder:
         if at.run is not None and at.sequence is not None:
             expected = (at.run, at.attempt, at.sequence + 1)
         return Span(start=after, run=run or at.run, expected=expected)
+
+    async def _from_run_in_progress(self, after: EntryId, run: str | None, newest: EntryId) -> Span:
+        """The cursor lies after everything: made up, or Redis forgot what it had given out.
+
+        The second is mended while a run is in progress: its writer writes it again.
+        """
+        if run is None:
+            state = await self._runs.latest_run(self._conversation_id)
+        else:
+            state = await self._runs.state(self._conversation_id, run)
+        if state is None or state.status.is_terminal:
+            raise InvalidCursor(
+                "cursor", str(after), f"an id that this stream has given out; its last is {newest}"
+            )
+        return Span(start=parse_entry_id(state.start), run=state.run, gap=True)
 
     async def _is_finished(self, terminal: EntryId) -> bool:
         if await self._newest() > terminal:

@@ -179,6 +179,20 @@ async def test_a_cursor_from_the_future_is_refused(handler: RedisStreamResponseH
         await handler.reader.open("c", "99999999999999-0")
 
 
+async def test_a_cursor_that_redis_forgot_gets_a_gap(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """While a run is in progress, a cursor after everything was forgotten by Redis: a gap, then the run."""
+    attempt = await begin(handler, "c", "r")
+    given = await handler.runs.append(attempt, 0, [text("half")])
+    await redis.flushall()
+    await handler.runs.register("c", "r", "Agent")
+    for run in (None, "r"):
+        opened = await handler.reader.open("c", given.entry_ids[0], run=run)
+        assert [chunk.type for chunk in await anext(opened)] == ["gap"]
+        await opened.aclose()
+
+
 async def test_an_unknown_run_is_not_found(handler: RedisStreamResponseHandler) -> None:
     """Asking for a run that the conversation does not have is an error."""
     await complete_run(handler, "c", "r", "a")
