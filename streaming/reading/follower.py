@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
@@ -119,6 +120,8 @@ class StreamFollower:
         self._pubsub: PubSub = redis.pubsub()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closed = False
+        #: The subscription must not be closed under one who subscribes.
+        self._subscribing = asyncio.Lock()
 
     @property
     def closed(self) -> bool:
@@ -132,8 +135,9 @@ class StreamFollower:
             stream.wake()
         await cancel_and_wait(self._tasks.values())
         self._tasks.clear()
-        with contextlib.suppress(RedisError):
-            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+        async with self._subscribing:
+            with contextlib.suppress(RedisError):
+                await self._pubsub.aclose()  # type: ignore[no-untyped-call]
 
     async def acquire(self, keys: Keys, *, foreign: bool) -> LiveStream:
         """Follow a stream until ``release``.
@@ -177,8 +181,11 @@ class StreamFollower:
         async with stream.preparing:
             if stream.is_ready:
                 return
-            idle = () if self._pubsub.subscribed else (IDLE_CHANNEL,)
-            await self._pubsub.subscribe(*idle, stream.keys.channel)
+            async with self._subscribing:
+                if self._closed:
+                    raise RedisConnectionError("The service stops.")
+                idle = () if self._pubsub.subscribed else (IDLE_CHANNEL,)
+                await self._pubsub.subscribe(*idle, stream.keys.channel)
             newest = await newest_entry(self._redis, stream.keys.stream)
             if newest is not None:
                 stream.start = stream.tail = newest.id
