@@ -337,6 +337,22 @@ async def test_a_reader_that_leaves_leaves_nothing(handler: RedisStreamResponseH
     assert handler.reader._follower._streams == {}
 
 
+async def test_closing_at_any_moment_lets_a_reader_go(
+    handler: RedisStreamResponseHandler, new_client: Callable[[], Redis]
+) -> None:
+    """However far a reader has come when the service stops, it ends as cut short and without an error."""
+    await complete_run(handler, "c", "r", "a")
+    for turns in range(30):
+        async with RedisStreamResponseHandler(new_client(), TTL) as closing:
+            reader = LiveReader(await closing.reader.open("c", follow=True))
+            reading = asyncio.create_task(reader.rest())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await closing.reader.close()
+            await reading
+            assert reader.opened.cut_short
+
+
 async def test_closing_lets_readers_go(handler: RedisStreamResponseHandler, redis: Redis) -> None:
     """When the service stops, readers end as cut short: no terminal is made up."""
     await begin(handler, "c", "r")
