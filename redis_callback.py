@@ -114,7 +114,9 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         if attempt.cancel_requested:
             control.stop(StopReason.CANCELLED)
         if self._leases is not None:
-            self._leases.keep(control.conversation_id, control.run, attempt.number, control)
+            self._leases.keep(
+                control.conversation_id, control.run, agent=agent, attempt=attempt.number, control=control
+            )
         _log.info("run started: %s agent=%s attempt=%d", control, agent, attempt.number)
         return RunWriter(handler.runs, attempt, on_cancel=lambda: control.stop(StopReason.CANCELLED))
 

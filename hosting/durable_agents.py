@@ -30,8 +30,9 @@ from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
 from hosting.durable_state import find_answer, to_framework
 from hosting.embedded.task_hub import MESSAGE_LENGTH_LIMIT, EmbeddedTaskHub
 from hosting.streamable_agent import StreamableAgent
+from streaming.durable_answer import DurableAnswer
 from streaming.errors import TaskHubUnavailable
-from streaming.http.task_hub import DurableAnswer, RunRequest
+from streaming.http.task_hub import RunRequest
 from streaming.settings import SchedulerSettings
 
 #: The library would print its own lines to its own handler.
@@ -156,7 +157,7 @@ class DurableAgents:
         except (grpc.RpcError, TimeoutError) as error:
             raise TaskHubUnavailable from error
         state = entity.get_state() if entity is not None else None
-        return find_answer(json.loads(state) if state else None, run)
+        return find_answer(agent, json.loads(state) if state else None, run)
 
     async def is_healthy(self) -> bool:
         """Whether the hub answers."""

@@ -7,7 +7,9 @@ from typing import Any
 from agent_framework_durabletask import DurableAgentState, DurableAgentStateResponse
 from agent_framework_durabletask import RunRequest as FrameworkRunRequest
 
-from streaming.http.task_hub import DurableAnswer, RunRequest
+from streaming.durable_answer import DurableAnswer
+from streaming.http.task_hub import RunRequest
+from streaming.text_joiner import storable
 
 
 def to_framework(request: RunRequest) -> dict[str, Any]:
@@ -22,24 +24,24 @@ def to_framework(request: RunRequest) -> dict[str, Any]:
     ).to_dict()
 
 
-def find_answer(state: dict[str, Any] | None, run: str | None) -> DurableAnswer | None:
+def find_answer(agent: str, state: dict[str, Any] | None, run: str | None) -> DurableAnswer | None:
     """The answer to a run (``None``: the latest answer) in an agent's durable state."""
     if not state:
         return None
     for entry in reversed(DurableAgentState.from_dict(state).data.conversation_history):
         if isinstance(entry, DurableAgentStateResponse) and run in (None, entry.correlation_id):
-            return _answer(entry)
+            return _answer(agent, entry)
     return None
 
 
-def _answer(entry: DurableAgentStateResponse) -> DurableAnswer:
+def _answer(agent: str, entry: DurableAgentStateResponse) -> DurableAnswer:
     contents = [content.to_ai_content() for message in entry.messages for content in message.contents]
-    text = "".join(content.text or "" for content in contents if content.type == "text")
-    errors = [content for content in contents if content.type == "error"]
-    run = entry.correlation_id or ""
-    if not errors:
-        return DurableAnswer(run=run, text=text)
-    failure = errors[-1]
+    failure = next((content for content in reversed(contents) if content.type == "error"), None)
     return DurableAnswer(
-        run=run, text=text, error=failure.message or "The agent failed.", code=failure.error_code
+        agent=agent,
+        run=entry.correlation_id or "",
+        text=storable("".join(content.text or "" for content in contents if content.type == "text")),
+        ended=int(entry.created_at.timestamp() * 1000),
+        error=None if failure is None else failure.message or "The agent failed.",
+        code=None if failure is None else failure.error_code,
     )

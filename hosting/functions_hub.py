@@ -11,8 +11,9 @@ import azure.durable_functions as df  # type: ignore[import-untyped]  # it has n
 from agent_framework_durabletask import AgentSessionId
 
 from hosting.durable_state import find_answer, to_framework
+from streaming.durable_answer import DurableAnswer
 from streaming.errors import TaskHubUnavailable
-from streaming.http.task_hub import DurableAnswer, RunRequest
+from streaming.http.task_hub import RunRequest
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class FunctionsHub:
         entity = await _answer_of(self._client.read_entity_state(_entity(agent, conversation_id)))
         state = entity.entity_state if entity.entity_exists else None
         # An entity that was deleted has a state that is not one.
-        return find_answer(state if isinstance(state, dict) else None, run)
+        return find_answer(agent, state if isinstance(state, dict) else None, run)
 
     async def is_healthy(self) -> bool:
         """Whether the hub answers."""

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 
+from streaming.durable_answer import Restore
 from streaming.entries import RESET, RunStatus, StreamChunk
 from streaming.errors import StreamUnavailable, WaitTimedOut
 from streaming.reading.reader import StreamReader
@@ -23,7 +24,9 @@ class Answer:
     status: RunStatus = RunStatus.COMPLETED
 
 
-async def collect_answer(reader: StreamReader, state: RunState, timeout: timedelta) -> Answer:
+async def collect_answer(
+    reader: StreamReader, state: RunState, timeout: timedelta, restore: Restore
+) -> Answer:
     """Wait for the end of a run.
 
     Raises:
@@ -34,7 +37,7 @@ async def collect_answer(reader: StreamReader, state: RunState, timeout: timedel
     texts: list[str] = []
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            opened = await reader.open(state.conversation_id, run=state.run)
+            opened = await reader.open(state.conversation_id, run=state.run, restore=restore)
             async with aclosing(opened) as batches:
                 async for batch in batches:
                     for chunk in batch:

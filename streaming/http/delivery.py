@@ -63,19 +63,35 @@ def _event_name(kind: str) -> str:
     return "".join(character for character in kind if character.isalnum() or character in "_-.") or "event"
 
 
-async def as_plain_text(opened: OpenStream) -> AsyncGenerator[bytes, None]:
-    """The bare text as it comes."""
+async def as_plain_text(opened: OpenStream, *, resumed: bool) -> AsyncGenerator[bytes, None]:
+    """The bare text as it comes.
+
+    Args:
+        opened: The read.
+        resumed: Whether its client has a part of the answer already.
+    """
+    plain = _PlainText(has_part=resumed)
     async with aclosing(opened) as batches:
         async for batch in batches:
-            if text := "".join(_plain(chunk) for chunk in batch):
+            if text := "".join(plain.render(chunk) for chunk in batch):
                 yield text.encode("utf-8", "replace")
     if opened.cut_short:
         yield CUT_NOTE
 
 
-def _plain(chunk: StreamChunk) -> str:
-    if chunk.error is not None:
-        return f"\n[Error: {chunk.error}]\n"
-    if chunk.type is None:
-        return chunk.text or ""
-    return _PLAIN_NOTES.get(chunk.type, "")
+class _PlainText:
+    """Knows whether its reader has something of the run, and so something to discard."""
+
+    def __init__(self, *, has_part: bool) -> None:
+        self._has_part = has_part
+
+    def render(self, chunk: StreamChunk) -> str:
+        if chunk.is_terminal:
+            self._has_part = False
+            return f"\n[Error: {chunk.error}]\n" if chunk.error is not None else ""
+        if chunk.type is None:
+            self._has_part = True
+            return chunk.text or ""
+        if chunk.type == RESET and not self._has_part:
+            return ""
+        return _PLAIN_NOTES.get(chunk.type, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from streaming.durable_answer import DurableAnswer
 from streaming.entries import RunStatus
 from streaming.errors import (
     AgentNotFound,
@@ -37,11 +39,15 @@ from streaming.settings import Settings
 from streaming.sse import CONTENT_TYPE, encode_retry
 from streaming.store.run_store import RunState, RunStore
 from streaming.writing.leases import LeaseKeeper
+from streaming.writing.restorer import StreamRestorer
 
 _log = logging.getLogger(__name__)
 
 #: A client that reconnects while the store is away comes back after this, in milliseconds.
 UNAVAILABLE_RETRY_MS: Final = 3_000
+
+#: Cursors of clients that have nothing yet.
+_FROM_THE_START: Final = (None, "", "0", "0-0")
 
 Endpoint = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
@@ -100,7 +106,9 @@ class Endpoints:
         wait = self.agents[agent] if wanted.wait is None else wanted.wait
         if not wait:
             return json_response(202, accepted(state, wanted.message), _identity_headers(state))
-        answer = await collect_answer(self.reader, state, self.settings.run_wait_timeout)
+        answer = await collect_answer(
+            self.reader, state, self.settings.run_wait_timeout, self._restorer.restore
+        )
         if answer.error is not None:
             return json_response(*failed(state, answer), _identity_headers(state))
         if wanted.is_json or request.accepts("json"):
@@ -112,7 +120,7 @@ class Endpoints:
         """Register the run, then tell the agent: its reader may come before its first chunk."""
         conversation_id = wanted.conversation_id or new_id()
         state = await self.runs.register(conversation_id, new_id(), agent)
-        self.leases.keep(conversation_id, state.run, attempt=0)
+        self.leases.keep(conversation_id, state.run, agent=agent)
         try:
             await self.hub.start(
                 RunRequest(
@@ -136,7 +144,7 @@ class Endpoints:
         agent, conversation_id = self._agent(request), _conversation_id(request)
         run = _run_id(request)
         state = await self._find_run(agent, conversation_id, run)
-        if state is not None and await self.reader.producers.ended(state):
+        if state is not None and await self.reader.producers.ended(state, self._restorer.restore):
             state = await self.runs.state(conversation_id, state.run)
         if state is not None and not state.status.is_terminal:
             return json_response(200, run_report(state, None))
@@ -155,7 +163,9 @@ class Endpoints:
     async def _stored_answer(self, state: RunState) -> Answer:
         """What the stream has of an ended run, also of one that failed on its way."""
         try:
-            return await collect_answer(self.reader, state, self.settings.run_wait_timeout)
+            return await collect_answer(
+                self.reader, state, self.settings.run_wait_timeout, self._restorer.restore
+            )
         except RunNotFound:
             return Answer("")
 
@@ -187,6 +197,7 @@ class Endpoints:
                 run=_run_id(request),
                 follow=parse_flag("follow", request.query.get("follow") or False),
                 appear_timeout=self.settings.stream_appear_timeout,
+                restore=self._restorer.restore,
             )
         except StreamUnavailable:
             if plain or "last-event-id" not in request.headers:
@@ -196,8 +207,20 @@ class Endpoints:
         if opened.has_nothing_more:
             return HttpResponse(204, {"x-conversation-id": conversation_id})
         if plain:
-            return HttpResponse(200, headers, as_plain_text(opened))
+            return HttpResponse(200, headers, as_plain_text(opened, resumed=cursor not in _FROM_THE_START))
         return HttpResponse(200, headers, as_server_sent_events(opened, all_events=events == "all"))
+
+    @property
+    def _restorer(self) -> StreamRestorer:
+        return StreamRestorer(self.runs, self._find_answer)
+
+    async def _find_answer(self, conversation_id: str, run: str | None) -> DurableAnswer | None:
+        """The durable answer, whichever of the agents gave it; of several, the latest."""
+        answers = await asyncio.gather(
+            *(self.hub.answer(agent, conversation_id, run) for agent in self.agents)
+        )
+        found = [answer for answer in answers if answer is not None]
+        return max(found, key=lambda answer: answer.ended, default=None)
 
     def _agent(self, request: HttpRequest) -> str:
         agent = request.path["agent"]

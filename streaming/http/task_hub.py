@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from streaming.durable_answer import DurableAnswer
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
@@ -18,17 +20,6 @@ class RunRequest:
     enable_tool_calls: bool = True
     #: For the model, such as ``response_format`` with a JSON schema.
     options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DurableAnswer:
-    """What the durable state holds of a run."""
-
-    run: str
-    text: str
-    #: Set when the run failed or was cancelled.
-    error: str | None = None
-    code: str | None = None
 
 
 class TaskHub(Protocol):

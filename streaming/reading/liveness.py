@@ -10,7 +10,9 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
+from streaming.durable_answer import Restore
 from streaming.entries import NewEntry, RunStatus
+from streaming.errors import TaskHubUnavailable
 from streaming.store.run_store import RunState, RunStore, Settlement
 
 _log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ LIVENESS_INTERVAL: Final = timedelta(seconds=5)
 RESUME_GRACE: Final = timedelta(minutes=10)
 #: Runs that seem dead and wait for their second look; more than one host ever has at once.
 SUSPECTS: Final = 10_000
+#: A task hub that can't be asked for a run's answer delays the run's end as ``interrupted`` at most so long.
+HUB_PATIENCE: Final = timedelta(seconds=60)
 INTERRUPTED_MESSAGE: Final = "The run was interrupted: the process that executed it is gone."
 
 
@@ -37,32 +41,56 @@ class ProducerCheck:
         #: Conversation and run → the attempt that seemed dead, and since when (the loop's clock).
         self._suspected: dict[tuple[str, str], tuple[int, float]] = {}
 
-    async def ended(self, state: RunState) -> bool:
+    async def ended(self, state: RunState, restore: Restore | None = None) -> bool:
         """End the run if its producer is gone. Returns whether it has ended by now.
+
+        Args:
+            state: The run as the caller saw it.
+            restore: Tried before the run is given up: the durable state may have its answer.
 
         Raises:
             RedisError: Redis does not answer.
         """
         if state.status.is_terminal:
             return True
-        name, now = (state.conversation_id, state.run), asyncio.get_running_loop().time()
-        attempt, since = self._suspected.get(name, (None, now))
-        confirm = attempt == state.attempt and now - since >= LIVENESS_INTERVAL.total_seconds()
-        settlement = await self._runs.settle(state, interrupted(), patience=self._dead_after, confirm=confirm)
+        name = (state.conversation_id, state.run)
+        settlement = await self._runs.settle(state, interrupted(), patience=timedelta(0), confirm=False)
         if settlement is Settlement.LAPSED:
-            self._suspect(name, state.attempt, now)
-            return False
+            suspected_for = self._suspected_for(name, state.attempt)
+            restored = await _try(restore, *name)
+            if restored or (restored is None and suspected_for < HUB_PATIENCE):
+                return bool(restored)
+            if suspected_for < LIVENESS_INTERVAL:
+                return False
+            settlement = await self._runs.settle(state, interrupted(), patience=self._dead_after)
+            if settlement is Settlement.ALIVE:
+                # A scheduler may still resume it.
+                return False
         self._suspected.pop(name, None)
         if settlement is Settlement.SETTLED:
             _log.warning("run ended as interrupted: conversation=%s run=%s", *name)
         return settlement in (Settlement.SETTLED, Settlement.ENDED)
 
-    def _suspect(self, name: tuple[str, str], attempt: int, now: float) -> None:
+    def _suspected_for(self, name: tuple[str, str], attempt: int) -> timedelta:
+        """How long the attempt has seemed dead; from its first look on."""
+        now = asyncio.get_running_loop().time()
         known = self._suspected.get(name)
         if known is None or known[0] != attempt:
             while len(self._suspected) >= SUSPECTS:
                 del self._suspected[next(iter(self._suspected))]
-            self._suspected[name] = (attempt, now)
+            known = self._suspected[name] = (attempt, now)
+        return timedelta(seconds=now - known[1])
+
+
+async def _try(restore: Restore | None, conversation_id: str, run: str) -> bool | None:
+    """Restore a run. ``None``: the durable state can't be asked at the moment."""
+    if restore is None:
+        return False
+    try:
+        return await restore(conversation_id, run)
+    except TaskHubUnavailable:
+        _log.warning("durable answer not available: conversation=%s run=%s", conversation_id, run)
+        return None
 
 
 class ProducerWatch:
@@ -77,31 +105,43 @@ class ProducerWatch:
         self._conversation_id = conversation_id
         self._run = run
         self._checked_at = float("-inf")
+        self._missing = False
         self._over = False
 
-    async def is_over(self) -> bool:
+    async def is_over(self, restore: Restore | None) -> bool:
         """Whether nothing comes after what is stored: the run has ended, or its state is gone.
 
-        A run that has lost its producer is ended on the way.
+        A run that has lost its producer is ended on the way; one that Redis has lost is restored.
         """
         now = asyncio.get_running_loop().time()
         if now - self._checked_at >= LIVENESS_INTERVAL.total_seconds():
             self._checked_at = now
             try:
-                self._over = await self._look()
+                self._over = await self._look(restore)
             except RedisError as error:
                 _log.warning("producer check failed: error=%s", type(error).__name__)
         return self._over
 
-    async def _look(self) -> bool:
-        if self._run is not None:
-            state = await self._runs.state(self._conversation_id, self._run)
-            return state is None or await self._producers.ended(state)
-        state = await self._runs.latest_run(self._conversation_id)
+    async def _look(self, restore: Restore | None) -> bool:
+        conversation_id, run = self._conversation_id, self._run
+        if run is not None:
+            state = await self._runs.state(conversation_id, run)
+            if state is not None:
+                self._missing = False
+                return await self._producers.ended(state, restore)
+            return await _try(restore, conversation_id, run) or self._is_missing_again()
+        state = await self._runs.latest_run(conversation_id)
         if state is not None:
-            await self._producers.ended(state)
-            return False
-        return not await self._runs.stream_exists(self._conversation_id)
+            await self._producers.ended(state, restore)
+        elif not await self._runs.stream_exists(conversation_id):
+            return self._is_missing_again()
+        self._missing = False
+        return False
+
+    def _is_missing_again(self) -> bool:
+        """One look is not enough: a producer makes its run known again soon after Redis has forgotten it."""
+        before, self._missing = self._missing, True
+        return before
 
 
 def interrupted() -> NewEntry:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from streaming.durable_answer import Restore
 from streaming.entries import GAP, StreamChunk
 from streaming.identifiers import EntryId, keys_of
 from streaming.reading.follower import RETRY_PAUSE, LiveStream, StreamFollower
@@ -28,6 +30,18 @@ LOST_MESSAGE: Final = "The stream was deleted or has expired before the run ende
 LOST_CODE: Final = "stream_lost"
 
 
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a read goes on once it has its start."""
+
+    #: On through later runs.
+    follow: bool
+    #: How often a silent read gives an empty batch.
+    heartbeat: timedelta
+    #: Asked for a run that Redis loses while it is read.
+    restore: Restore | None
+
+
 class OpenStream:
     """A read that has its start. Iterating it gives batches of chunks in order.
 
@@ -41,21 +55,21 @@ class OpenStream:
         runs: RunStore,
         follower: StreamFollower,
         conversation_id: str,
-        span: Span,
         *,
-        follow: bool,
-        heartbeat: timedelta,
+        span: Span,
         producers: ProducerCheck,
+        options: ReadOptions,
     ) -> None:
         self._redis = redis
         self._runs = runs
         self._follower = follower
         self._producers = producers
+        self._restore = options.restore
         self._conversation_id = conversation_id
         self._keys = keys_of(conversation_id)
         self._span = span
-        self._follow = follow
-        self._heartbeat = heartbeat.total_seconds()
+        self._follow = options.follow
+        self._heartbeat = options.heartbeat.total_seconds()
         self._cursor = span.start
         self._expected = span.expected
         self._at_terminal = False
@@ -161,7 +175,7 @@ class OpenStream:
         if watch is None:
             watch = ProducerWatch(self._runs, self._producers, self._conversation_id, self._span.run)
             live.watches[self._span.run] = watch
-        if await watch.is_over():
+        if await watch.is_over(self._restore):
             page = await self._patiently(self._page)
             if page == []:
                 self._ended = True

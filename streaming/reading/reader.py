@@ -14,11 +14,12 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from streaming.errors import ConversationNotFound, StreamUnavailable
-from streaming.identifiers import keys_of
+from streaming.durable_answer import Restore
+from streaming.errors import ConversationNotFound, RunNotFound, StreamUnavailable
+from streaming.identifiers import Keys, keys_of
 from streaming.reading.follower import StreamFollower
 from streaming.reading.liveness import ProducerCheck
-from streaming.reading.open_stream import OpenStream
+from streaming.reading.open_stream import OpenStream, ReadOptions
 from streaming.reading.span import Cursor, SpanFinder
 from streaming.store.run_store import RunStore
 
@@ -56,6 +57,7 @@ class StreamReader:
         follow: bool = False,
         appear_timeout: timedelta = timedelta(0),
         heartbeat: timedelta = HEARTBEAT,
+        restore: Restore | None = None,
     ) -> OpenStream:
         """Find out where a read starts.
 
@@ -67,17 +69,25 @@ class StreamReader:
             follow: Go on through later runs.
             appear_timeout: How long an unknown conversation is waited for.
             heartbeat: How often a silent read gives an empty batch.
+            restore: Asked for a run that Redis has lost, now or while it is read.
 
         Raises:
             InvalidCursor: the cursor is malformed, or lies after everything in the stream.
             ConversationNotFound: there is no such stream.
             RunNotFound: the conversation has no such run.
             StreamUnavailable: Redis does not answer.
+            TaskHubUnavailable: Redis has lost the run, and the durable state can't be read.
         """
         wanted = Cursor.parse(cursor)
+        finder = SpanFinder(self._redis, self._runs, conversation_id)
         try:
-            await self._wait_until_there(conversation_id, appear_timeout)
-            span = await SpanFinder(self._redis, self._runs, conversation_id).find(wanted, run)
+            await self._wait_until_there(conversation_id, run, appear_timeout, restore)
+            try:
+                span = await finder.find(wanted, run)
+            except RunNotFound:
+                if restore is None or not await restore(conversation_id, run):
+                    raise
+                span = await finder.find(wanted, run)
         except RedisError as error:
             raise StreamUnavailable from error
         if follow and run is None:
@@ -88,26 +98,37 @@ class StreamReader:
             self._runs,
             self._follower,
             conversation_id,
-            span,
-            follow=follow,
-            heartbeat=heartbeat,
+            span=span,
             producers=self.producers,
+            options=ReadOptions(follow=follow, heartbeat=heartbeat, restore=restore),
         )
 
-    async def _wait_until_there(self, conversation_id: str, timeout: timedelta) -> None:
+    async def _wait_until_there(
+        self, conversation_id: str, run: str | None, timeout: timedelta, restore: Restore | None
+    ) -> None:
         keys = keys_of(conversation_id)
         if await self._redis.exists(keys.stream, keys.runs):
             return
-        if timeout > timedelta(0):
-            deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
-            live = await self._follower.acquire(keys, foreign=True)
-            try:
-                while not await self._redis.exists(keys.stream, keys.runs):
-                    left = deadline - asyncio.get_running_loop().time()
-                    if left <= 0 or self._follower.closed:
-                        raise ConversationNotFound
-                    await live.wait(left)
-            finally:
-                await self._follower.release(live, foreign=True)
+        # A run that is named can't be mistaken for another. Where none is, the latest may be in progress and
+        # about to be made known again (its lease's keeper does so), so that is waited for first.
+        if run is not None and restore is not None and await restore(conversation_id, run):
             return
-        raise ConversationNotFound
+        if await self._appears(keys, timeout):
+            return
+        if restore is None or not await restore(conversation_id, run):
+            raise ConversationNotFound
+
+    async def _appears(self, keys: Keys, timeout: timedelta) -> bool:
+        if timeout <= timedelta(0):
+            return False
+        deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+        live = await self._follower.acquire(keys, foreign=True)
+        try:
+            while not await self._redis.exists(keys.stream, keys.runs):
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0 or self._follower.closed:
+                    return False
+                await live.wait(left)
+        finally:
+            await self._follower.release(live, foreign=True)
+        return True

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 
 from streaming.errors import InvalidCursor, RunNotFound
 from streaming.identifiers import FIRST, EntryId, keys_of, parse_entry_id
-from streaming.store.run_store import RunState, RunStore
-from streaming.store.stored_entries import PAGE, entries_back, entry_at, newest_entry, oldest_entry
+from streaming.store.run_store import RunStore
+from streaming.store.stored_entries import (
+    PAGE,
+    entries_after,
+    entries_back,
+    entry_at,
+    newest_entry,
+    oldest_entry,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,15 @@ class Span:
     gap: bool = False
 
 
+class _Place(NamedTuple):
+    """Where a run's entries are."""
+
+    run: str
+    #: They come after this entry id.
+    start: str
+    terminal: str | None
+
+
 class SpanFinder:
     """Decides what a read covers."""
 
@@ -67,29 +84,42 @@ class SpanFinder:
             RunNotFound: the conversation has no such run.
             RedisError: Redis does not answer.
         """
-        state = None
-        if run is not None:
-            state = await self._runs.state(self._conversation_id, run)
-            if state is None:
-                raise RunNotFound
+        place = None if run is None else await self._place_of(run)
         if cursor.after is None and not cursor.only_new:
-            return await self._from_start_of(state)
+            return await self._from_start_of(place)
         if cursor.only_new:
             span = Span(start=await self._newest(), run=run)
         elif cursor.after is not None and cursor.after != FIRST:
             span = await self._after(cursor.after, run)
         else:
             span = Span(start=FIRST, run=run, first_terminal=run is not None)
-        if state is not None and state.terminal is not None:
+        if place is not None and place.terminal is not None:
             # The run's end lies before the cursor: nothing of it is to come.
-            return replace(span, finished=span.start >= parse_entry_id(state.terminal))
+            return replace(span, finished=span.start >= parse_entry_id(place.terminal))
         return span
 
-    async def _from_start_of(self, state: RunState | None) -> Span:
-        state = state or await self._runs.latest_run(self._conversation_id)
+    async def _place_of(self, run: str) -> _Place:
+        state = await self._runs.state(self._conversation_id, run)
         if state is not None:
-            return Span(start=parse_entry_id(state.start), run=state.run, expected=(state.run, 1, 0))
-        return Span(start=await self._start_of_latest_unregistered())
+            return _Place(state.run, state.start, state.terminal)
+        # Its state may have expired while later runs kept the stream alive.
+        after, start = FIRST, None
+        while page := await entries_after(self._redis, self._key, after):
+            for chunk in page:
+                if chunk.run == run:
+                    start = start or after
+                    if chunk.is_terminal:
+                        return _Place(run, str(start), chunk.entry_id)
+                after = chunk.id
+        raise RunNotFound
+
+    async def _from_start_of(self, place: _Place | None) -> Span:
+        if place is None:
+            latest = await self._runs.latest_run(self._conversation_id)
+            if latest is None:
+                return Span(start=await self._start_of_latest_unregistered())
+            place = _Place(latest.run, latest.start, latest.terminal)
+        return Span(start=parse_entry_id(place.start), run=place.run, expected=(place.run, 1, 0))
 
     async def _after(self, after: EntryId, run: str | None) -> Span:
         newest = await self._newest()

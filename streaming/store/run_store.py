@@ -94,8 +94,14 @@ class RunStore:
         self._ttl = _milliseconds(stream_ttl)
         self._scripts: dict[str, AsyncScript] = {}
 
-    async def register(self, conversation_id: str, run: str, agent: str) -> RunState:
+    async def register(self, conversation_id: str, run: str, agent: str, *, attempt: int = 0) -> RunState:
         """Make a run known before its agent is told of it. Registering it again changes nothing.
+
+        Args:
+            conversation_id: The conversation.
+            run: The framework's correlation id.
+            agent: The agent's name.
+            attempt: Of a run in progress that Redis has forgotten; its producer then writes it again.
 
         Raises:
             RunLost: Redis forgets runs as fast as they are registered.
@@ -106,7 +112,7 @@ class RunStore:
             await self._call(
                 "register",
                 [keys.stream, keys.runs, keys.run(run)],
-                [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel],
+                [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel, attempt],
             )
             state = await self.state(conversation_id, run)
             if state is not None:

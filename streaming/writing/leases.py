@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait
 from streaming.entries import RunStatus
+from streaming.errors import RunLost
 from streaming.store.run_store import CONTROL_CHANNEL, LEASE, RunStore
 from streaming.writing.run_control import RunControl, StopReason
 
@@ -36,6 +37,7 @@ RESUBSCRIBE_PAUSE: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    agent: str
     attempt: int
     control: RunControl | None
 
@@ -52,10 +54,21 @@ class LeaseKeeper:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
 
-    def keep(self, conversation_id: str, run: str, attempt: int, control: RunControl | None = None) -> None:
-        """Keep a run's lease. ``attempt`` 0 keeps one that has not begun, on behalf of its task hub."""
+    def keep(
+        self,
+        conversation_id: str,
+        run: str,
+        *,
+        agent: str,
+        attempt: int = 0,
+        control: RunControl | None = None,
+    ) -> None:
+        """Keep a run's lease, and the run known to Redis.
+
+        ``attempt`` 0 keeps one that has not begun, on behalf of its task hub.
+        """
         with self._lock:
-            self._kept[conversation_id, run] = _Kept(attempt, control)
+            self._kept[conversation_id, run] = _Kept(agent, attempt, control)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._main, name="lease-keeper", daemon=True)
                 self._thread.start()
@@ -113,7 +126,10 @@ class LeaseKeeper:
     async def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
         try:
             renewed = await store.renew(conversation_id, run, kept.attempt)
-        except RedisError as error:
+            if renewed is None and self._kept.get((conversation_id, run)) is kept:
+                await store.register(conversation_id, run, kept.agent, attempt=kept.attempt)
+                _log.warning("run made known again: conversation=%s run=%s", conversation_id, run)
+        except (RedisError, RunLost) as error:
             _log.warning("lease renewal failed: run=%s error=%s", run, type(error).__name__)
             return
         if renewed is None:

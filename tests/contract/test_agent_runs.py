@@ -33,7 +33,7 @@ async def test_an_answer_is_streamed_and_kept(handler: RedisStreamResponseHandle
     assert [chunk.text for chunk in chunks] == ["Hello ", "wor", "ld\n", None]
     assert chunks[-1].status is RunStatus.COMPLETED
     assert response.text == "Hello world\n"
-    answer = find_answer(conversation.saved, "r")
+    answer = find_answer("Scripted", conversation.saved, "r")
     assert answer is not None
     assert (answer.text, answer.error) == ("Hello world\n", None)
 
@@ -52,7 +52,7 @@ async def test_an_agent_that_fails_ends_its_stream_and_runs_once(
     assert (end.status, end.code) == (RunStatus.FAILED, "agent_failed")
     assert "secret" not in str(chunks) + str(conversation.saved)
     assert agent.runs == 1
-    answer = find_answer(conversation.saved, "r")
+    answer = find_answer("Scripted", conversation.saved, "r")
     assert answer is not None
     assert (answer.text, answer.code) == ("".join(spoken), "agent_failed")
 
@@ -120,7 +120,7 @@ async def test_a_cancelled_run_stops_and_keeps_its_part(
     assert chunks[-1].is_done
     assert chunks[-1].status is RunStatus.CANCELLED
     assert agent.closed == 1
-    answer = find_answer(conversation.saved, "r")
+    answer = find_answer("Scripted", conversation.saved, "r")
     assert answer is not None
     assert (answer.text, answer.code) == ("partial", "cancelled")
     agent.steps = tuple(said("next"))

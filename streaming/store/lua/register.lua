@@ -2,9 +2,11 @@
 --
 -- KEYS  1 stream  2 runs of the conversation (sorted set, in order of registration)  3 run state (hash)
 -- ARGV  1 run id  2 agent  3 TTL (ms)  4 lease (ms)  5 runs to remember  6 wake-up channel
+--       7 attempt: 0 for a new run; that of one in progress which Redis has forgotten (flushed, failed over).
+--         Its next append then finds a gap, so its producer writes the run again.
 -- returns {status, start}: where the run stands, and the entry id after which its entries come
 local stream, runs, state = KEYS[1], KEYS[2], KEYS[3]
-local run, ttl = ARGV[1], ARGV[3]
+local run, ttl, attempt = ARGV[1], ARGV[3], tonumber(ARGV[7])
 
 local held = redis.call('HMGET', state, 'status', 'start')
 if held[1] then return {held[1], held[2]} end
@@ -18,7 +20,8 @@ local before = redis.call('ZREVRANGE', runs, 0, 0, 'WITHSCORES')
 local score = now
 if before[2] and tonumber(before[2]) >= now then score = tonumber(before[2]) + 1 end
 
-redis.call('HSET', state, 'agent', ARGV[2], 'status', 'pending', 'attempt', 0, 'next', 0,
+local status = attempt > 0 and 'running' or 'pending'
+redis.call('HSET', state, 'agent', ARGV[2], 'status', status, 'attempt', attempt, 'next', 0,
   'start', start, 'created', string.format('%.0f', now),
   'lease', string.format('%.0f', now + tonumber(ARGV[4])))
 redis.call('ZADD', runs, string.format('%.0f', score), run)
@@ -27,4 +30,4 @@ redis.call('PEXPIRE', state, ttl)
 redis.call('PEXPIRE', runs, ttl)
 redis.call('PEXPIRE', stream, ttl)
 redis.call('PUBLISH', ARGV[6], start)
-return {'pending', start}
+return {status, start}
