@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -27,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 #: Five renewals fit in a lease: four may fail before a reader thinks the producer gone.
 RENEW_INTERVAL: Final = LEASE / 5
+#: A run that its task hub has not begun after this time is let go, and so ends as interrupted: longer than any
+#: queue of runs that somebody still waits for, short enough that nobody waits for ever.
+PENDING_LIMIT: Final = timedelta(hours=24)
 #: How long closing waits for the thread.
 STOP_TIMEOUT: Final = timedelta(seconds=5)
 #: How often a stopping service looks whether its runs have ended.
@@ -40,6 +44,13 @@ class _Kept:
     agent: str
     attempt: int
     control: RunControl | None
+    #: Since when, by the process's monotonic clock, in seconds.
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether its task hub has not begun it for too long."""
+        return self.attempt == 0 and time.monotonic() - self.since >= PENDING_LIMIT.total_seconds()
 
 
 class LeaseKeeper:
@@ -124,6 +135,10 @@ class LeaseKeeper:
             await redis.aclose()
 
     async def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
+        if kept.is_overdue:
+            _log.warning("run never begun: conversation=%s run=%s", conversation_id, run)
+            self.release(conversation_id, run)
+            return
         try:
             renewed = await store.renew(conversation_id, run, kept.attempt)
             if renewed is None and self._kept.get((conversation_id, run)) is kept:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import Final
 
 from streaming.durable_answer import DurableAnswer, FindAnswer
@@ -66,8 +65,8 @@ class StreamRestorer:
         try:
             await self._runs.register(conversation_id, answer.run, answer.agent)
             attempt = await self._runs.begin(conversation_id, answer.run, owner=OWNER, reason=RESTORED_REASON)
-            # Where an older attempt left entries, beginning wrote the reset, as the sequence 0 that ours is.
-            attempt = replace(attempt, next_sequence=0)
+            # From 0, whatever is there: it is of this attempt, so of this answer. Where an older attempt left
+            # entries, beginning the attempt has written the reset already, as the sequence 0 that ours is.
             for first in range(0, len(entries), BATCH_ENTRIES):
                 await self._runs.append(attempt, first, entries[first : first + BATCH_ENTRIES])
         except RunEnded:

@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.durable_answer import DurableAnswer
-from streaming.entries import RESET, RunStatus, StreamChunk
+from streaming.entries import RESET, NewEntry, RunStatus, StreamChunk
 from streaming.errors import ConversationNotFound, RunNotFound, TaskHubUnavailable
 from streaming.identifiers import keys_of
 from streaming.writing.leases import LeaseKeeper
-from streaming.writing.restorer import PIECE, StreamRestorer
+from streaming.writing.restorer import OWNER, PIECE, StreamRestorer
 from tests.contract.conftest import TTL
 from tests.contract.reading import begin, complete_run, read_all, subscribers, text, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
@@ -137,6 +137,20 @@ async def test_many_restore_at_once_and_one_stream_comes(durable: DurableState, 
     assert await redis.xlen(keys_of("c").stream) == len(first) == 7
 
 
+async def test_a_broken_off_restoration_is_finished(
+    handler: RedisStreamResponseHandler, durable: DurableState
+) -> None:
+    """What another process began to rebuild, and never finished, is finished without doubling anything."""
+    durable.remember("r", "x" * 3 * PIECE)
+    await handler.runs.register("c", "r", "Agent")
+    attempt = await handler.runs.begin("c", "r", owner=OWNER, reason="")
+    await handler.runs.append(attempt, 0, [NewEntry(1, type=RESET), text("x" * PIECE)])
+    assert await durable.restore("c", "r")
+    chunks = await durable.read()
+    assert (text_of(chunks), chunks[-1].status) == ("x" * 3 * PIECE, RunStatus.COMPLETED)
+    assert [chunk.sequence for chunk in chunks] == [0, 1, 2, 3, 4]
+
+
 async def test_what_nobody_remembers_is_not_found(durable: DurableState) -> None:
     """Without a durable answer an unknown conversation or run is as unknown as ever."""
     with pytest.raises(ConversationNotFound):
@@ -248,4 +262,20 @@ async def test_a_silent_run_is_made_known_again(
     await running
     assert text_of(await reading) == "one two"
     leases.release("c", "waiting")
+    await asyncio.to_thread(leases.close)
+
+
+async def test_a_run_that_is_never_begun_is_let_go(
+    handler: RedisStreamResponseHandler,
+    new_client: Callable[[], Redis],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that its task hub never begins loses its lease in the end, so its readers get a reason."""
+    monkeypatch.setattr("streaming.writing.leases.RENEW_INTERVAL", SOON)
+    monkeypatch.setattr("streaming.writing.leases.PENDING_LIMIT", SOON)
+    await handler.runs.register("c", "r", "Agent")
+    leases = LeaseKeeper(new_client, TTL)
+    leases.keep("c", "r", agent="Agent")
+    async with asyncio.timeout(10):
+        await leases.wait_until_idle()
     await asyncio.to_thread(leases.close)
