@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 #: Five renewals fit in a lease: four may fail before a reader thinks the producer gone.
 RENEW_INTERVAL: Final = LEASE / 5
-#: A run that its task hub has not begun after this time is let go, and so ends as interrupted: longer than any
-#: queue of runs that somebody still waits for, short enough that nobody waits for ever.
+#: A run that its task hub has not begun after this time is let go, and so ends as interrupted: longer than
+#: any queue of runs that somebody still waits for, short enough that nobody waits for ever.
 PENDING_LIMIT: Final = timedelta(hours=24)
 #: How long closing waits for the thread.
 STOP_TIMEOUT: Final = timedelta(seconds=5)
