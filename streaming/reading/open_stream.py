@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
 from streaming.entries import GAP, StreamChunk
+from streaming.errors import StreamingError
 from streaming.identifiers import EntryId, keys_of
 from streaming.reading.follower import RETRY_PAUSE, LiveStream, StreamFollower
 from streaming.reading.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
@@ -78,6 +79,7 @@ class OpenStream:
         self._ended = False
         self._live: LiveStream | None = None
         self._foreign = False
+        self._run_has_ended = False
         self._silent_since = 0.0
         self.cut_short = False
 
@@ -165,7 +167,8 @@ class OpenStream:
         batch = live.after(self._cursor)
         if batch:
             return batch
-        if await live.wait(min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())):
+        run_has_ended, self._run_has_ended = self._run_has_ended, False
+        if not run_has_ended and await live.wait(min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())):
             return None
         return await self._look_after(live)
 
@@ -177,7 +180,7 @@ class OpenStream:
             live.watches[self._span.run] = watch
         if await watch.is_over(self._restore):
             page = await self._patiently(self._page)
-            if page == []:
+            if page == [] and not await self._is_restored():
                 self._ended = True
                 return self._end_of_lost_stream()
             return page or None
@@ -187,8 +190,21 @@ class OpenStream:
     async def _start_following(self) -> None:
         state = await self._patiently(self._tracked_state)
         self._foreign = self._follow or state is None or state.status.is_terminal
+        # Then its end is gone from the stream: nothing is waited for.
+        self._run_has_ended = self._span.run is not None and state is not None and state.status.is_terminal
         self._live = await self._patiently(lambda: self._follower.acquire(self._keys, foreign=self._foreign))
         self._silent_since = self._now()
+
+    async def _is_restored(self) -> bool:
+        """Whether a run whose end was deleted from the stream has been written again."""
+        if self._at_terminal or self._restore is None or self._span.run is None:
+            return False
+        try:
+            restored = await self._restore(self._conversation_id, self._span.run)
+            return restored and bool(await self._page())
+        except (StreamingError, RedisError) as error:
+            _log.warning("stream not rebuilt: error=%s", type(error).__name__)
+            return False
 
     def _end_of_lost_stream(self) -> list[StreamChunk]:
         """Nothing can be stored any more, so the reader itself says that it is over."""

@@ -119,7 +119,9 @@ class RunStore:
                 return state
         raise RunLost
 
-    async def begin(self, conversation_id: str, run: str, *, owner: str, reason: str) -> Attempt:
+    async def begin(
+        self, conversation_id: str, run: str, *, owner: str, reason: str, reopen: bool = False
+    ) -> Attempt:
         """Take the run over for a new attempt; entries of an older one are followed by a ``reset``.
 
         Args:
@@ -127,6 +129,7 @@ class RunStore:
             run: A registered run.
             owner: Names this execution: beginning again with the same name changes nothing.
             reason: Told to readers in the ``reset``, where one is needed.
+            reopen: Also a run that has ended, if its terminal is gone from the stream.
 
         Raises:
             RunEnded: the run has its terminal; it must not be executed again.
@@ -136,7 +139,15 @@ class RunStore:
         reply = await self._call(
             "begin",
             [keys.stream, keys.run(run)],
-            [run, owner, self._ttl, _milliseconds(LEASE), keys.channel, to_json({"reason": reason})],
+            [
+                run,
+                owner,
+                self._ttl,
+                _milliseconds(LEASE),
+                keys.channel,
+                to_json({"reason": reason}),
+                int(reopen),
+            ],
         )
         _raise_refusal(reply, first=0)
         return Attempt(conversation_id, run, int(reply[1]), int(reply[2]), bool(reply[3]))

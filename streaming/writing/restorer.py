@@ -64,7 +64,9 @@ class StreamRestorer:
         ]
         try:
             await self._runs.register(conversation_id, answer.run, answer.agent)
-            attempt = await self._runs.begin(conversation_id, answer.run, owner=OWNER, reason=RESTORED_REASON)
+            attempt = await self._runs.begin(
+                conversation_id, answer.run, owner=OWNER, reason=RESTORED_REASON, reopen=True
+            )
             # From 0, whatever is there: it is of this attempt, so of this answer. Where an older attempt left
             # entries, beginning the attempt has written the reset already, as the sequence 0 that ours is.
             for first in range(0, len(entries), BATCH_ENTRIES):

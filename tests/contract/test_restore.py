@@ -151,6 +151,37 @@ async def test_a_broken_off_restoration_is_finished(
     assert [chunk.sequence for chunk in chunks] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.usefixtures("looks_often")
+async def test_a_deleted_stream_is_written_again(
+    handler: RedisStreamResponseHandler, durable: DurableState, redis: Redis, times: int
+) -> None:
+    """When somebody deletes an ended run's stream, but not what is known of the run, a read rebuilds it."""
+    await complete_run(handler, "c", "r", "some ", "text")
+    durable.remember("r", "some text")
+    chunks: list[StreamChunk] = []
+    for _ in range(times):
+        await redis.delete(keys_of("c").stream)
+        chunks = await durable.read()
+    assert (text_of(chunks), chunks[-1].status) == ("some text", RunStatus.COMPLETED)
+
+
+@pytest.mark.usefixtures("looks_often")
+async def test_a_deleted_end_is_written_again(
+    handler: RedisStreamResponseHandler, durable: DurableState, redis: Redis
+) -> None:
+    """When a run's terminal alone was deleted, its reader gets the answer again, and its end."""
+    await complete_run(handler, "c", "r", "some ", "text")
+    durable.remember("r", "some text")
+    state = await handler.runs.state("c", "r")
+    assert state is not None
+    assert state.terminal is not None
+    await redis.xdel(keys_of("c").stream, state.terminal)
+    chunks = await durable.read()
+    assert [chunk.type for chunk in chunks] == [None, None, RESET, None, None]
+    assert (text_of(chunks), chunks[-1].status) == ("some text", RunStatus.COMPLETED)
+
+
 async def test_what_nobody_remembers_is_not_found(durable: DurableState) -> None:
     """Without a durable answer an unknown conversation or run is as unknown as ever."""
     with pytest.raises(ConversationNotFound):

@@ -85,3 +85,11 @@ async def test_unknown_conversation_is_still_not_found(forgetful: Service) -> No
             await http.get(stream_path("nobody"), params={"run": "nothing"}),
         ]
     assert [answer.status_code for answer in answers] == [404, 404]
+
+
+async def test_deleted_stream_is_rebuilt_at_once(forgetful: Service) -> None:
+    """A stream that was deleted, while Redis still knows its run, is there again with the next read."""
+    async with connect_http(forgetful) as http, Redis.from_url(forgetful.redis_url) as redis:
+        run = await finished_run(http, "Plan a 1-day trip to Rome")
+        await redis.delete(f"agent-stream:{run['conversation_id']}")
+        assert await read_plain(http, run["conversation_id"]) == run["response"]

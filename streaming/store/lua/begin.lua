@@ -4,19 +4,26 @@
 -- KEYS  1 stream  2 run state (hash)
 -- ARGV  1 run id  2 owner: names this execution, so that a repeated call (its reply was lost) changes nothing
 --       3 TTL (ms)  4 lease (ms)  5 wake-up channel  6 the reset entry's data (JSON)
+--       7 '1': also a run that has ended, if its terminal is gone from the stream (deleted)
 -- returns  {'ok', attempt, next sequence, cancel requested (0|1)}
 --          {'ended', status}  the run has its terminal: it must not be executed again
 --          {'lost'}           there is no such run
 local stream, state = KEYS[1], KEYS[2]
 local run, owner, ttl, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 
-local held = redis.call('HMGET', state, 'status', 'attempt', 'next', 'owner', 'cancel', 'started')
+local held = redis.call('HMGET', state, 'status', 'attempt', 'next', 'owner', 'cancel', 'started', 'terminal')
 local status = held[1]
 if not status then return {'lost'} end
-if status ~= 'pending' and status ~= 'running' then return {'ended', status} end
 local attempt, next_sequence = tonumber(held[2]), tonumber(held[3])
 local cancel = held[5] and 1 or 0
-if held[4] == owner then return {'ok', attempt, next_sequence, cancel} end
+if status ~= 'pending' and status ~= 'running' then
+  local terminal = held[7] or '0-0'
+  local is_lost = ARGV[7] == '1' and #redis.call('XRANGE', stream, terminal, terminal) == 0
+  if not is_lost then return {'ended', status} end
+  redis.call('HDEL', state, 'terminal', 'ended')
+elseif held[4] == owner then
+  return {'ok', attempt, next_sequence, cancel}
+end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
