@@ -89,6 +89,13 @@ class StreamUnavailable(StreamingError):
     http_status = 503
 
 
+class NotAStream(StreamingError):
+    """The conversation's key in Redis holds something else than a stream. Use another conversation id."""
+
+    code = "not_a_stream"
+    http_status = 409
+
+
 class TaskHubUnavailable(StreamingError):
     """The durable task hub does not answer at the moment. Try again shortly."""
 

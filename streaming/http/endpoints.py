@@ -38,6 +38,7 @@ from streaming.reading.reader import StreamReader
 from streaming.settings import Settings
 from streaming.sse import CONTENT_TYPE, encode_retry
 from streaming.store.run_store import RunState, RunStore
+from streaming.store.trouble import describe
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.restorer import StreamRestorer
 
@@ -245,8 +246,8 @@ async def _answering(answer: Endpoint, request: HttpRequest) -> HttpResponse:
     except StreamingError as error:
         return error_response(error)
     except RedisError as error:
-        _log.warning("request failed, the stream store is away: error=%s", type(error).__name__)
-        return error_response(StreamUnavailable())
+        _log.warning("request failed, trouble with the stream store: error=%s", type(error).__name__)
+        return error_response(describe(error))
     except Exception as error:  # noqa: BLE001 - the last resort: a client gets an answer, and no detail
         _log.error("request failed: error=%s", type(error).__name__)
         _log.debug("request failure", exc_info=True)

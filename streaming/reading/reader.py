@@ -15,13 +15,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
-from streaming.errors import ConversationNotFound, RunNotFound, StreamUnavailable
+from streaming.errors import ConversationNotFound, RunNotFound
 from streaming.identifiers import Keys, keys_of
 from streaming.reading.follower import StreamFollower
 from streaming.reading.liveness import ProducerCheck
 from streaming.reading.open_stream import OpenStream, ReadOptions
 from streaming.reading.span import Cursor, SpanFinder
 from streaming.store.run_store import RunStore
+from streaming.store.trouble import describe
 
 #: A silent reader is given an empty batch this often, so that its host can send a heartbeat; proxies cut
 #: connections that are silent for 30 to 60 s.
@@ -76,6 +77,7 @@ class StreamReader:
             ConversationNotFound: there is no such stream.
             RunNotFound: the conversation has no such run.
             StreamUnavailable: Redis does not answer.
+            NotAStream: the conversation's key holds something else.
             TaskHubUnavailable: Redis has lost the run, and the durable state can't be read.
         """
         wanted = Cursor.parse(cursor)
@@ -89,7 +91,7 @@ class StreamReader:
                     raise
                 span = await finder.find(wanted, run)
         except RedisError as error:
-            raise StreamUnavailable from error
+            raise describe(error) from error
         if follow and run is None:
             # Whoever follows a conversation wants all of it.
             span = replace(span, run=None)

@@ -390,3 +390,10 @@ async def test_a_dead_producer_ends_its_run(
     for chunks in await asyncio.gather(*(read_all(handler, "c") for _ in range(3))):
         assert [chunk.text for chunk in chunks] == ["half", None]
         assert chunks[-1].status is RunStatus.INTERRUPTED
+
+
+async def test_a_key_that_is_no_stream_is_told(handler: RedisStreamResponseHandler, redis: Redis) -> None:
+    """Whoever finds something else under a conversation's key is told so, and not to try again."""
+    await redis.set("agent-stream:c", "something else", ex=60)
+    (end,) = await read_all(handler, "c")
+    assert end.code == "not_a_stream"

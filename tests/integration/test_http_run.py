@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from tests.service import (
     TRIP,
@@ -229,3 +230,15 @@ async def test_health(http: httpx.AsyncClient) -> None:
     assert {agent["name"] for agent in report["agents"]} == {"TravelPlanner", "CallbackAgent"}
     assert report["agent_count"] == 2
     assert (report["redis"], report["task_hub"]) == ("ok", "ok")
+
+
+async def test_key_that_is_no_stream(http: httpx.AsyncClient, service_redis: Redis) -> None:
+    """A conversation whose key holds something else is refused by every route, for good: 5.7."""
+    await service_redis.set("agent-stream:taken", "something else", ex=60)
+    body = {"message": "hi", "conversation_id": "taken"}
+    answers = [
+        await http.post("/api/agents/TravelPlanner/run", json=body),
+        await http.get("/api/agent/stream/taken"),
+    ]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (409, "not_a_stream")
