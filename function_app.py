@@ -11,7 +11,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from agents import create_agents
-from hosting.functions_app import LONGEST_SILENCE, StreamingFunctionApp, choose_http
+from hosting.functions_app import LONGEST_RUN, LONGEST_SILENCE, StreamingFunctionApp, choose_http
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
@@ -31,7 +31,11 @@ DEFAULT_REDIS_URL: Final = "redis://localhost:6379"
 def create_app(settings: Settings) -> StreamingFunctionApp:
     """Put the function app together. Nothing is connected before its first use."""
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
-    settings = replace(settings, run_wait_timeout=min(settings.run_wait_timeout, LONGEST_SILENCE))
+    settings = replace(
+        settings,
+        run_wait_timeout=min(settings.run_wait_timeout, LONGEST_SILENCE),
+        run_timeout=min(settings.run_timeout, LONGEST_RUN),
+    )
 
     def connect_here() -> Redis:
         return connect(redis_url)
@@ -57,7 +61,7 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
         )
 
     return StreamingFunctionApp(
-        agents=[StreamableAgent(each.agent) for each in hosted],
+        agents=[StreamableAgent(each.agent, settings.run_timeout) for each in hosted],
         callback=RedisStreamCallback(handlers.get, leases),
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),

@@ -86,7 +86,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(asyncio.to_thread, leases.close)
         hosted = create_agents(settings.model)
         hub = DurableAgents(connect_hub(settings.scheduler), RedisStreamCallback(handlers.get, leases))
-        hub.host([each.agent for each in hosted])
+        hub.host([each.agent for each in hosted], run_timeout=settings.run_timeout)
         stack.push_async_callback(hub.close)
         stack.push_async_callback(_stop_runs, leases, handler, resumable=resumable)
         endpoints = Endpoints(

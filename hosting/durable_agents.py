@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import grpc  # type: ignore[import-untyped]  # it has no types of its own
@@ -126,10 +127,10 @@ class DurableAgents:
         self._connection = connection
         self._worker = DurableAIAgentWorker(connection.worker, callback=callback)
 
-    def host(self, agents: Iterable[SupportsAgentRun]) -> None:
-        """Register agents and begin to work."""
+    def host(self, agents: Iterable[SupportsAgentRun], *, run_timeout: timedelta) -> None:
+        """Register agents, none of whose runs may take longer than ``run_timeout``, and begin to work."""
         for agent in agents:
-            self._worker.add_agent(StreamableAgent(agent))
+            self._worker.add_agent(StreamableAgent(agent, run_timeout))
         self._worker.start()
 
     async def start(self, request: RunRequest) -> None:

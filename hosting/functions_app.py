@@ -44,6 +44,9 @@ ROUTE_PREFIX: Final = "/api/"
 #: to do so before.
 LONGEST_SILENCE: Final = timedelta(seconds=200)
 
+#: The platform ends a function at host.json's ``functionTimeout`` without a word: a run has to end before.
+LONGEST_RUN: Final = timedelta(minutes=55)
+
 _REQUEST: Final = "req"
 _CLIENT: Final = "client"
 

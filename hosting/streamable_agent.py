@@ -8,12 +8,14 @@ which the callback turns into the stream's terminal and the framework into durab
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from agent_framework import (
     AgentResponse,
@@ -26,21 +28,34 @@ from agent_framework import (
 )
 
 from redis_callback import CANCELLED_CODE
+from streaming.settings import RUN_TIMEOUT
 from streaming.writing.run_control import RunControl, StopReason, current_run
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 FAILED_CODE: Final = "agent_failed"
 FAILED_MESSAGE: Final = "The agent failed before it finished its answer."
+TIMEOUT_CODE: Final = "run_timeout"
+TIMEOUT_MESSAGE: Final = "The run took longer than it may, and was stopped."
+#: A model's stream that is broken off closes within this time, or is left to itself.
+CLOSE_TIMEOUT: Final = timedelta(seconds=5)
 CANCELLED_MESSAGE: Final = "The run was cancelled."
 
 
 class StreamableAgent:
     """Wraps an agent for durable hosting with a ``RedisStreamCallback``."""
 
-    def __init__(self, agent: SupportsAgentRun) -> None:
-        """Wrap ``agent``; its name, id and description stay."""
+    def __init__(self, agent: SupportsAgentRun, run_timeout: timedelta = RUN_TIMEOUT) -> None:
+        """Wrap ``agent``; its name, id and description stay.
+
+        Args:
+            agent: The agent.
+            run_timeout: A run that takes longer fails with ``run_timeout``, whatever it waits for: nobody
+                waits for a model or a tool for ever.
+        """
         self._agent = agent
+        self._run_timeout = run_timeout
         self.id: str = agent.id
         self.name: str | None = agent.name
         self.description: str | None = agent.description
@@ -62,7 +77,8 @@ class StreamableAgent:
         **kwargs: Any,
     ) -> Any:
         """Run the agent: a ``ResponseStream`` with ``stream``, else an awaitable ``AgentResponse``."""
-        execution = _Execution(self._agent, _without_errors(messages), session, kwargs)
+        start = partial(self._agent.run, _without_errors(messages), stream=True, session=session, **kwargs)
+        execution = _Execution(start, self._run_timeout)
         response = ResponseStream(execution.updates(), finalizer=execution.finish)
         return response if stream else response.get_final_response()
 
@@ -70,13 +86,10 @@ class StreamableAgent:
 class _Execution:
     """One run of the wrapped agent."""
 
-    def __init__(
-        self, agent: SupportsAgentRun, messages: Any, session: AgentSession | None, options: dict[str, Any]
-    ) -> None:
-        self._agent = agent
-        self._messages = messages
-        self._session = session
-        self._options = options
+    def __init__(self, start: Callable[[], Any], timeout: timedelta) -> None:
+        self._start_agent = start
+        self._timeout = timeout
+        self._deadline = 0.0
         self._final: AgentResponse[Any] | None = None
         self._given: list[AgentResponseUpdate] = []
 
@@ -85,20 +98,23 @@ class _Execution:
         # find that it has ended already.
         yield AgentResponseUpdate(contents=[], role="assistant")
         control = current_run.get()
+        self._deadline = asyncio.get_running_loop().time() + self._timeout.total_seconds()
         try:
             async for update in self._model_updates(control):
                 self._given.append(update)
                 yield update
         except _Stopped:
             yield self._failure(CANCELLED_MESSAGE, CANCELLED_CODE)
+        except _TimedOut:
+            _log.warning("run timed out: %s limit=%s", control, self._timeout)
+            yield self._failure(TIMEOUT_MESSAGE, TIMEOUT_CODE)
         except Exception as error:  # noqa: BLE001 - whatever an agent or a model client raises
             _log_failure(error, control)
             yield self._failure(FAILED_MESSAGE, FAILED_CODE)
 
     async def _model_updates(self, control: RunControl | None) -> AsyncIterator[AgentResponseUpdate]:
         _stop_if_asked(control)
-        with _Interruptible(control):
-            stream = await self._start()
+        stream = await self._interruptibly(self._start(), control)
         if isinstance(stream, AgentResponse):
             # An agent that can't stream.
             self._final = stream
@@ -107,24 +123,35 @@ class _Execution:
             return
         updates = aiter(stream)
         try:
-            while True:
-                with _Interruptible(control):
-                    update = await anext(updates, None)
-                if update is None:
-                    break
+            while (update := await self._interruptibly(anext(updates, None), control)) is not None:
                 yield update
                 _stop_if_asked(control)
-            self._final = await stream.get_final_response()
+            self._final = await self._interruptibly(stream.get_final_response(), control)
         finally:
             if self._final is None and isinstance(stream, ResponseStream):
-                await stream.close()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
+                        await stream.close()
 
     async def _start(self) -> ResponseStream[AgentResponseUpdate, AgentResponse[Any]] | AgentResponse[Any]:
-        started: Any = self._agent.run(self._messages, stream=True, session=self._session, **self._options)
+        started: Any = self._start_agent()
         if inspect.isawaitable(started) and not isinstance(started, AsyncIterable):
             started = await started
         result: ResponseStream[AgentResponseUpdate, AgentResponse[Any]] | AgentResponse[Any] = started
         return result
+
+    async def _interruptibly(self, step: Awaitable[_T], control: RunControl | None) -> _T:
+        """Wait for a step of the agent, until it is to stop or its time is over."""
+        limit = asyncio.timeout_at(self._deadline)
+        try:
+            with _Interruptible(control):
+                async with limit:
+                    return await step
+        except TimeoutError:
+            # Its own, or one of the agent's.
+            if limit.expired():
+                raise _TimedOut from None
+            raise
 
     def _failure(self, message: str, code: str) -> AgentResponseUpdate:
         content = Content.from_error(message=message, error_code=code)
@@ -143,6 +170,10 @@ class _Execution:
 
 class _Stopped(Exception):
     """The run was cancelled: end it, keep what it gave."""
+
+
+class _TimedOut(Exception):
+    """The run took too long: end it, keep what it gave."""
 
 
 class _Interruptible:

@@ -14,6 +14,9 @@ from streaming.errors import SettingsError
 
 _T = TypeVar("_T")
 
+#: The longest run, unless it is set: agents take seconds to hours, but one that hangs is to end on the day.
+RUN_TIMEOUT: Final = timedelta(hours=2)
+
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 #: A scheduler connection string's authentications that need no more settings.
 _SCHEDULER_AUTHENTICATIONS: Final = ("none", "managedidentity", "defaultazure")
@@ -94,6 +97,8 @@ class Settings:
     stream_appear_timeout: timedelta = timedelta(seconds=2)
     #: How long a waiting ``run`` waits for its answer.
     run_wait_timeout: timedelta = timedelta(minutes=5)
+    #: How long a run may take.
+    run_timeout: timedelta = RUN_TIMEOUT
     max_request_bytes: int = 1_048_576
     log_level: str = "INFO"
 
@@ -116,6 +121,7 @@ class Settings:
             "embedded_redis_port": env.read("EMBEDDED_REDIS_PORT", _port),
             "stream_appear_timeout": env.read("STREAM_APPEAR_TIMEOUT_SECONDS", _seconds),
             "run_wait_timeout": env.read("RUN_WAIT_TIMEOUT_SECONDS", _seconds),
+            "run_timeout": env.read("RUN_TIMEOUT_MINUTES", _minutes),
             "max_request_bytes": env.read("MAX_REQUEST_BYTES", _positive_integer),
             "log_level": env.read("LOG_LEVEL", _log_level),
         }
