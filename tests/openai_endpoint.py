@@ -17,7 +17,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 DESTINATION: Final = "Kyōto"
@@ -48,9 +48,11 @@ class OpenAIEndpoint:
 
     #: Without a path.
     url: str
+    #: ``status 500``, ``garbage``, ``cut`` in mid-answer, or nothing.
+    fault: str = ""
     requests: list[ReceivedRequest] = field(default_factory=list)
 
-    async def complete(self, request: Request) -> StreamingResponse:
+    async def complete(self, request: Request) -> Response:
         """Answer one request for a completion."""
         received = ReceivedRequest(
             path=request.url.path,
@@ -59,15 +61,17 @@ class OpenAIEndpoint:
             body=await request.json(),
         )
         self.requests.append(received)
-        return StreamingResponse(_events(received), media_type="text/event-stream")
+        if self.fault == "status 500":
+            return Response("the model's own words", status_code=500)
+        return StreamingResponse(_failing(_events(received), self.fault), media_type="text/event-stream")
 
 
 @asynccontextmanager
-async def openai_endpoint() -> AsyncIterator[OpenAIEndpoint]:
-    """Run the endpoint on a free loopback port while the context lasts."""
+async def openai_endpoint(*, fault: str = "") -> AsyncIterator[OpenAIEndpoint]:
+    """Run the endpoint on a free loopback port while the context lasts; see ``OpenAIEndpoint.fault``."""
     # Listening before the server starts: a client that is faster than the server waits in the backlog.
     listener = socket.create_server(("127.0.0.1", 0))
-    endpoint = OpenAIEndpoint(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    endpoint = OpenAIEndpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", fault)
     application = Starlette(routes=[Route("/{path:path}", endpoint.complete, methods=["POST"])])
     server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_config=None, ws="none"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -77,6 +81,19 @@ async def openai_endpoint() -> AsyncIterator[OpenAIEndpoint]:
         server.should_exit = True
         await serving
         listener.close()
+
+
+async def _failing(events: AsyncIterator[str], fault: str) -> AsyncIterator[str]:
+    """The events up to a fault in the middle of them."""
+    place = 0
+    async for event in events:
+        place += 1
+        if fault == "garbage" and place > 1:
+            yield "data: {not: JSON}\n\n"
+        elif fault == "cut" and place > 1:
+            raise ConnectionAbortedError
+        else:
+            yield event
 
 
 async def _events(request: ReceivedRequest) -> AsyncIterator[str]:

@@ -98,14 +98,14 @@ class Service:
         return status
 
 
-def start_service(data_dir: Path, **settings: str) -> Service:
-    """Start ``python -m standalone`` and wait until it says that it is ready."""
+def start_service(data_dir: Path, *, program: str = "standalone", **settings: str) -> Service:
+    """Start ``python -m standalone``, or a variant of it, and wait until it says that it is ready."""
     data_dir.mkdir(parents=True, exist_ok=True)
     log_path = data_dir.with_name(f"{data_dir.name}.log")
     given = {"PORT": str(free_port()), "DEMO_MODEL_WORDS_PER_SECOND": FAST, **settings}
     with log_path.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "standalone"],
+            [sys.executable, "-m", program],
             cwd=ROOT,
             env=environment(data_dir, given),
             stdout=subprocess.PIPE,
@@ -134,9 +134,9 @@ def _until_ready(process: subprocess.Popen[bytes]) -> bytes:
 
 
 @contextmanager
-def running_service(data_dir: Path, **settings: str) -> Iterator[Service]:
+def running_service(data_dir: Path, *, program: str = "standalone", **settings: str) -> Iterator[Service]:
     """A service while inside; killed at the end, so that no test waits for its runs."""
-    service = start_service(data_dir, **settings)
+    service = start_service(data_dir, program=program, **settings)
     try:
         yield service
     finally:
