@@ -30,6 +30,9 @@ BATCH_SIZE: Final = 1_048_576
 BUFFER_ENTRIES: Final = 5_000
 #: Characters that wait in memory before the agent has to.
 BUFFER_SIZE: Final = 8 * 1_048_576
+#: Turns of the event loop until a batch is on its way: the driver looks first whether its connection is still
+#: open. Measured as 2.
+TURNS_TO_SEND: Final = 3
 #: How long Redis may stay away before the stream is given up. Longer than a restart or a failover takes.
 PATIENCE: Final = timedelta(seconds=60)
 #: Pauses between tries grow from the first to the second, with jitter against writers in step.
@@ -73,6 +76,9 @@ class RunWriter:
         self._waiting_size += entry.size
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain(), name="stream-writer")
+            # What the agent does next may block the loop, so this is sent before.
+            for _ in range(TURNS_TO_SEND):
+                await asyncio.sleep(0)
 
     async def flush(self) -> None:
         """Wait until all that was handed over is in Redis.
