@@ -202,6 +202,7 @@ class RunStore:
                 status.value,
                 -1 if patience is None else _milliseconds(patience),
                 int(confirm),
+                _milliseconds(LEASE),
                 *outcome.fields()[4:],
             ],
         )

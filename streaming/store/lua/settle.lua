@@ -4,7 +4,7 @@
 -- KEYS  1 stream  2 run state (hash)
 -- ARGV  1 run id  2 attempt seen  3 TTL (ms)  4 wake-up channel  5 terminal status
 --       6 how long after its lease a run is given up (ms); -1: at once, whatever its lease
---       7 '1': settle; '0': only say whether it would
+--       7 '1': settle; '0': only say whether it would  8 lease (ms)
 --       then the terminal entry's field, value ...
 -- returns  {'settled', id} | {'lapsed'} | {'alive'} | {'changed', attempt} | {'ended', status} | {'lost'}
 local stream, state = KEYS[1], KEYS[2]
@@ -19,11 +19,14 @@ if attempt ~= tonumber(ARGV[2]) then return {'changed', attempt} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local patience = tonumber(ARGV[6])
-if patience >= 0 and tonumber(held[4] or '0') + patience >= now then return {'alive'} end
+local lease = tonumber(held[4] or '0')
+-- One that reaches too far ahead was given before the clock stepped back: its owner, if alive, renews it soon.
+local is_held = lease + patience >= now and lease <= now + tonumber(ARGV[8])
+if patience >= 0 and is_held then return {'alive'} end
 if ARGV[7] ~= '1' then return {'lapsed'} end
 
 local fields = {'text', '', 'sequence', held[3], 'timestamp', string.format('%.0f', now)}
-for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
 fields[#fields + 1] = 'run'
 fields[#fields + 1] = run
 if attempt > 1 then
