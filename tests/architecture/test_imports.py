@@ -51,7 +51,10 @@ ROOMS: Final = {
     "standalone": Room(ours=_PARTS),
     "clients": Room(ours=("streaming.sse",), others=("httpx",)),
     "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone")),
-    "tests": Room(ours=(*_PARTS, "benchmarks", "clients", "function_app", "standalone")),
+    "soak": Room(
+        ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
+    ),
+    "tests": Room(ours=(*_PARTS, "benchmarks", "clients", "function_app", "soak", "standalone")),
 }
 
 #: The floors of ``streaming``, from the ground up: a package imports what lies below it.
@@ -64,7 +67,7 @@ FLOORS: Final = (
 
 #: The only module that builds Redis clients; tests and benchmarks may build their own.
 CLIENT_BUILDER: Final = "streaming.connections"
-_MAY_BUILD_CLIENTS: Final = ("tests", "benchmarks")
+_MAY_BUILD_CLIENTS: Final = ("tests", "benchmarks", "soak")
 _CLIENT_CLASSES: Final = (
     "BlockingConnectionPool",
     "Connection",

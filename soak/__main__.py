@@ -1,0 +1,90 @@
+"""Run a soak and print its result: ``python -m soak --seconds 300``. Exits with 1 if anything was wrong."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import secrets
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from soak.conversations import Conversation
+from soak.counts import Counts, table
+from soak.faults import inflict
+from soak.plant import running_plant
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How long and how hard."""
+
+    seconds: float
+    conversations: int
+    readers: int
+    #: Seconds between faults, on average.
+    pause: float
+    words_per_second: str
+    seed: int
+
+
+async def soak(options: Options, folder: Path) -> tuple[Counts, str]:
+    """Run the soak. Returns the counts and their table."""
+    counts, chance = Counts(), random.Random(options.seed)
+    async with running_plant(folder, options.words_per_second) as plant:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+        async with httpx.AsyncClient(base_url=plant.url, limits=limits, timeout=60, trust_env=False) as http:
+            memory = plant.service_memory_mb()
+            stop = asyncio.Event()
+            conversations = [
+                Conversation(http, counts, random.Random(chance.random()), readers=options.readers)
+                for _ in range(options.conversations)
+            ]
+            talking = asyncio.gather(*(conversation.talk(stop) for conversation in conversations))
+            with suppress(asyncio.CancelledError):
+                await inflict(plant, counts, chance, seconds=options.seconds, pause=options.pause)
+            stop.set()
+            await talking
+            rows = [
+                ("seed", str(options.seed)),
+                ("time", f"{options.seconds:g} s, and until the last run had ended"),
+                ("conversations", f"{options.conversations:,}, with {options.readers} readers a run"),
+                (
+                    "service's memory at the start, at the end",
+                    f"{memory:.0f} MB, {plant.service_memory_mb():.0f} MB",
+                ),
+            ]
+    return counts, table(counts, rows)
+
+
+def main() -> int:
+    """Run the soak that the command line describes. Returns the exit status."""
+    options = _options()
+    print(f"A soak of {options.seconds:g} s; repeat it with --seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        counts, result = asyncio.run(soak(options, Path(folder)))
+    print(result)
+    for detail in counts.details[:20]:
+        print(f"- {detail}")
+    return 0 if counts.is_clean else 1
+
+
+def _options() -> Options:
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=float(os.environ.get("SOAK_SECONDS", "300")))
+    parser.add_argument("--conversations", type=int, default=200)
+    parser.add_argument("--readers", type=int, default=2, help="of each run")
+    parser.add_argument("--pause", type=float, default=8, help="seconds between faults, on average")
+    parser.add_argument("--words-per-second", default="10", help="of the demo model")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
+    return Options(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
