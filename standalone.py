@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 from agents import create_agents
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, connect_hub
+from hosting.embedded.entity_store import EntityStore
 from hosting.embedded.redis_server import EmbeddedRedis
 from hosting.log_format import configure_logging
 from redis_callback import RedisStreamCallback
@@ -85,7 +86,9 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
         leases = LeaseKeeper(connect_here, settings.stream_ttl)
         stack.push_async_callback(asyncio.to_thread, leases.close)
         hosted = create_agents(settings.model)
-        hub = DurableAgents(connect_hub(settings.scheduler), RedisStreamCallback(handlers.get, leases))
+        store = None if resumable else EntityStore(connect_here(), settings.conversation_ttl)
+        connection = connect_hub(settings.scheduler, store)
+        hub = DurableAgents(connection, RedisStreamCallback(handlers.get, leases))
         hub.host([each.agent for each in hosted], run_timeout=settings.run_timeout)
         stack.push_async_callback(hub.close)
         stack.push_async_callback(_stop_runs, leases, handler, resumable=resumable)

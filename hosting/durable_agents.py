@@ -29,6 +29,7 @@ from durabletask.grpc_options import GrpcChannelOptions
 from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
 
 from hosting.durable_state import find_answer, to_framework
+from hosting.embedded.entity_store import EntityStore
 from hosting.embedded.task_hub import MESSAGE_LENGTH_LIMIT, EmbeddedTaskHub
 from hosting.streamable_agent import StreamableAgent
 from streaming.durable_answer import DurableAnswer
@@ -62,13 +63,20 @@ class HubConnection:
     worker: TaskHubGrpcWorker
     client: AsyncTaskHubGrpcClient
     embedded: EmbeddedTaskHub | None = None
+    #: Where the embedded hub keeps what agents remember.
+    store: EntityStore | None = None
 
 
-def connect_hub(scheduler: SchedulerSettings | None) -> HubConnection:
-    """Connect to the scheduler, or start an embedded hub where none is set. Call it on the serving loop."""
+def connect_hub(scheduler: SchedulerSettings | None, store: EntityStore | None = None) -> HubConnection:
+    """Connect to the scheduler, or start an embedded hub where none is set. Call it on the serving loop.
+
+    Args:
+        scheduler: Where the scheduler is.
+        store: Where an embedded hub keeps what agents remember; without one it forgets when it stops.
+    """
     if scheduler is not None:
         return _connect_scheduler(scheduler)
-    hub = EmbeddedTaskHub()
+    hub = EmbeddedTaskHub(store)
     address = hub.start()
     worker = TaskHubGrpcWorker(
         host_address=address,
@@ -79,7 +87,7 @@ def connect_hub(scheduler: SchedulerSettings | None) -> HubConnection:
     client = AsyncTaskHubGrpcClient(
         host_address=address, channel_options=_CHANNEL_OPTIONS, logger=_library_log
     )
-    return HubConnection(worker, client, hub)
+    return HubConnection(worker, client, hub, store)
 
 
 def _connect_scheduler(scheduler: SchedulerSettings) -> HubConnection:
@@ -163,8 +171,10 @@ class DurableAgents:
     async def is_healthy(self) -> bool:
         """Whether the hub answers."""
         try:
-            await self.answer("health", "health", "health")
-        except TaskHubUnavailable:
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                # Not an entity: an embedded hub would look for it in Redis, whose health is another matter.
+                await self._connection.client.get_orchestration_state("health")
+        except (grpc.RpcError, TimeoutError):
             return False
         return True
 
@@ -177,6 +187,8 @@ class DurableAgents:
         await self._connection.client.close()
         if self._connection.embedded is not None:
             await asyncio.to_thread(self._connection.embedded.stop, 0.0)
+        if self._connection.store is not None:
+            await self._connection.store.close()
 
 
 def _entity(agent: str, conversation_id: str) -> EntityInstanceId:

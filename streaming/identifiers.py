@@ -91,6 +91,10 @@ class Keys(NamedTuple):
         """The key of one run's state."""
         return f"{{{self.stream}}}:run:{run_id}"
 
+    def agent(self, entity: str) -> str:
+        """The key of what an agent remembers of the conversation, by the name of the agent's entity."""
+        return f"{{{self.stream}}}:agent:{entity}"
+
 
 def keys_of(conversation_id: str) -> Keys:
     """The keys of a conversation."""

@@ -84,6 +84,9 @@ class Settings:
     #: ``None``: start an embedded server.
     redis_url: str | None = field(default=None, repr=False)
     stream_ttl: timedelta = timedelta(minutes=10)
+    #: How long the embedded task hub remembers a conversation after its last turn. Far longer than a stream:
+    #: people come back to a conversation.
+    conversation_ttl: timedelta = timedelta(days=30)
     #: ``None``: run an embedded task hub.
     scheduler: SchedulerSettings | None = None
     model: ModelSettings = field(default_factory=DemoModelSettings)
@@ -113,6 +116,7 @@ class Settings:
         read: dict[str, object] = {
             "redis_url": env.read("REDIS_CONNECTION_STRING", _redis_url),
             "stream_ttl": env.read("REDIS_STREAM_TTL_MINUTES", _minutes),
+            "conversation_ttl": env.read("CONVERSATION_TTL_MINUTES", _minutes),
             "scheduler": env.read("DURABLE_TASK_SCHEDULER_CONNECTION_STRING", _scheduler),
             "model": _model(env),
             "host": env.get("HOST"),

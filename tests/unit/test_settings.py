@@ -36,6 +36,7 @@ def test_each_setting_is_read() -> None:
         {
             "REDIS_CONNECTION_STRING": "rediss://user:pass@redis.example:6380/1",
             "REDIS_STREAM_TTL_MINUTES": "2.5",
+            "CONVERSATION_TTL_MINUTES": "1440",
             "HOST": "0.0.0.0",  # noqa: S104 - what a container sets
             "PORT": "8080",
             "DATA_DIR": "/data",
@@ -50,6 +51,7 @@ def test_each_setting_is_read() -> None:
     assert settings == Settings(
         redis_url="rediss://user:pass@redis.example:6380/1",
         stream_ttl=timedelta(seconds=150),
+        conversation_ttl=timedelta(days=1),
         host="0.0.0.0",  # noqa: S104 - see above
         port=8080,
         data_dir=Path("/data"),
@@ -93,6 +95,7 @@ def test_models() -> None:
         ("REDIS_STREAM_TTL_MINUTES", "ten"),
         ("REDIS_STREAM_TTL_MINUTES", "0"),
         ("REDIS_STREAM_TTL_MINUTES", "nan"),
+        ("CONVERSATION_TTL_MINUTES", "0"),
         ("PORT", "70000"),
         ("PORT", "-1"),
         ("MAX_REQUEST_BYTES", "1e3"),
