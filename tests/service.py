@@ -35,18 +35,8 @@ TRIP: Final = "Plan a 3-day trip to Tokyo"
 _PORTS: Final = range(20_000, 32_000)
 #: What starts a setting's name; a test's service gets none of the tester's.
 _SETTINGS: Final = (
-    *(
-        "AZURE_",
-        "CONVERSATION_",
-        "DATA_DIR",
-        "DEMO_",
-        "DURABLE_",
-        "EMBEDDED_",
-        "HOST",
-        "LOG_LEVEL",
-        "MAX_REQUEST",
-    ),
-    *("OPENAI_", "PORT", "REDIS_", "RUN_WAIT", "STREAM_"),
+    *("AZURE_", "CONVERSATION_", "DATA_DIR", "DEMO_", "DURABLE_", "EMBEDDED_", "HOST", "LOG_LEVEL"),
+    *("MAX_REQUEST", "OPENAI_", "PORT", "REDIS_", "RUN_WAIT", "STREAM_"),
 )
 _READY: Final = re.compile(rb"Ready on (\S+) \(streams in [^\n]*?(?: on port (\d+))?\)\. ")
 

@@ -10,6 +10,9 @@ service, so that a second one is refused; ``server.lock`` is inherited by guard 
 that lost its guard too is found, known for sure by the process id in the file, and stopped before its
 successor starts.
 
+A server that ends by itself (killed, crashed) is started again on its port and its data, by a thread here; so
+is one that has lost its guard.
+
 Guard and server have a session of their own: the terminal's Ctrl-C does not reach them, and the service
 writes to the end of its own shutdown.
 """
@@ -17,13 +20,14 @@ writes to the end of its own shutdown.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,6 +41,8 @@ from hosting.embedded.folder_lock import FolderLock
 from streaming.connections import connect
 from streaming.errors import SettingsError, StreamingError
 
+_log = logging.getLogger(__name__)
+
 #: Until the server answers. An empty one takes 50 ms; loading a gigabyte of streams takes around ten seconds.
 START_TIMEOUT: Final = timedelta(seconds=60)
 #: One answer of a starting server. A stranger on the port may listen and never answer.
@@ -46,8 +52,15 @@ _POLL: Final = timedelta(milliseconds=10)
 #: Until a stopping server has written its data and ended; then it is killed. Everything but the last second
 #: is on disk by then anyway (``appendfsync everysec``).
 STOP_TIMEOUT: Final = timedelta(seconds=10)
+#: A killed server is gone in milliseconds. Where nobody collects it, as in some containers, it seems to stay.
+_KILL_TIMEOUT: Final = timedelta(seconds=1)
 #: The guard's own end, after the server's.
 _GUARD_MARGIN: Final = timedelta(seconds=2)
+#: Pauses before the restarts of a server that keeps ending by itself: none at first, then long enough for a
+#: port or a disk to become free. After the last one it is given up, and the service's health says so.
+_RESTART_PAUSES: Final = tuple(timedelta(seconds=seconds) for seconds in (0, 0.5, 1, 2, 5, 10))
+#: A server that has run this long has recovered: its next end is a new story.
+_STABLE_AFTER: Final = timedelta(minutes=1)
 #: Free ports tried, where another program takes one between choosing and using it.
 _PORT_ATTEMPTS: Final = 5
 #: Characters of the server's log that an error repeats: its last few lines.
@@ -89,9 +102,12 @@ class RedisProcess:
         self.port = port
         self.kind = ""
         self._binary = binary
-        self._log = data_dir / _LOG_NAME
-        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._data_dir = data_dir
+        self._log_path = data_dir / _LOG_NAME
+        self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         self._locks = locks
+        self._lifecycle = threading.Lock()
+        self._stopping = threading.Event()
         self._guard = _spawn(binary, data_dir, port, locks.server)
 
     @classmethod
@@ -117,6 +133,7 @@ class RedisProcess:
         for _ in range(1 if port else _PORT_ATTEMPTS):
             server = cls(binary, data_dir, _free_port(port), locks)
             if await server._is_ready():
+                threading.Thread(target=server._supervise, name="redis-supervisor", daemon=True).start()
                 return server
             ending = server._ending()
             if "already in use" not in ending:
@@ -128,6 +145,8 @@ class RedisProcess:
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
+        with self._lifecycle:
+            self._stopping.set()
         self._close_pipe()
         try:
             self._guard.wait((STOP_TIMEOUT + _GUARD_MARGIN).total_seconds())
@@ -136,6 +155,41 @@ class RedisProcess:
             self._guard.kill()
             self._guard.wait()
         self._locks.release()
+
+    def _supervise(self) -> None:
+        """Start the server again whenever it ends by itself, until it is stopped or does so too often."""
+        restarts = 0
+        while True:
+            began = time.monotonic()
+            status = self._guard.wait()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began > _STABLE_AFTER.total_seconds():
+                restarts = 0
+            if restarts == len(_RESTART_PAUSES):
+                _log.error(
+                    "embedded Redis keeps ending, given up: %s has its reasons", self._log_path.resolve()
+                )
+                return
+            _log.warning("embedded Redis ended by itself (status %d): it is started again", status)
+            if self._stopping.wait(_RESTART_PAUSES[restarts].total_seconds()) or not self._restart():
+                return
+            restarts += 1
+
+    def _restart(self) -> bool:
+        """Start the server again; false when it was stopped meanwhile."""
+        with self._lifecycle:
+            if self._stopping.is_set():
+                return False
+            self._close_pipe()
+            if self._guard.returncode < 0:
+                # The guard itself was killed, and its server lives: it keeps the port and writes to the files.
+                _kill_and_wait(self._locks.server.read_pid())
+            try:
+                self._guard = _spawn(self._binary, self._data_dir, self.port, self._locks.server)
+            except OSError as error:
+                _log.warning("embedded Redis can't be started: %s", error.strerror)
+            return True
 
     def _close_pipe(self) -> None:
         if self._guard.stdin is not None:
@@ -178,7 +232,7 @@ class RedisProcess:
     def _ending(self) -> str:
         """What the server last wrote to its log."""
         self._close_pipe()
-        with self._log.open("rb") as log:
+        with self._log_path.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")[-_LOG_TAIL:].strip() or "it wrote no log."
 
@@ -229,11 +283,21 @@ async def _end_leftover(server_lock: FolderLock) -> None:
 
 
 def _kill(pid: int | None, number: signal.Signals) -> bool:
+    """Signal a process; false when there is none."""
     if pid is None:
         return False
-    with contextlib.suppress(ProcessLookupError):
+    try:
         os.kill(pid, number)
+    except ProcessLookupError:
+        return False
     return True
+
+
+def _kill_and_wait(pid: int | None) -> None:
+    """End a server that is not our child. What it has acknowledged is with the kernel."""
+    deadline = time.monotonic() + _KILL_TIMEOUT.total_seconds()
+    while time.monotonic() < deadline and _kill(pid, signal.SIGKILL):
+        time.sleep(_POLL.total_seconds())
 
 
 def _spawn(
