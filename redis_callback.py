@@ -73,8 +73,10 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         if run is None:
             return
         await self._write(run, run.conclude(response))
-        if run.control.stop_reason is StopReason.SUPERSEDED:
+        is_ours = run.control in self._runs
+        if run.control.stop_reason is StopReason.SUPERSEDED and not is_ours:
             # The framework swallows errors but not this: it unwinds, and keeps nothing of this execution.
+            # It does not concern a terminal of ours that the lease keeper has seen before it was told.
             raise asyncio.CancelledError
         current_run.set(None)
         self._forget(run.control)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hosting.durable_state import find_answer
 from redis_stream_response_handler import RedisStreamResponseHandler
-from streaming.entries import RunStatus, StreamChunk
+from streaming.entries import NewEntry, RunStatus, StreamChunk
+from streaming.store.run_store import Appended, Attempt
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.conftest import TTL
 from tests.contract.reading import read_all, subscribers, text_of, until
@@ -233,6 +234,30 @@ async def test_a_settled_run_stops_its_agent(handler: RedisStreamResponseHandler
         await running
     assert [chunk.text for chunk in await read_all(handler, "c")] == ["a", None]
     assert conversation.saved == {}
+
+
+async def test_a_renewal_that_sees_the_end_first_costs_no_turn(
+    handler: RedisStreamResponseHandler, new_client: Callable[[], Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease keeper that sees the run's own terminal before the run is let go takes away no turn."""
+    leases = LeaseKeeper(new_client, TTL)
+    append = handler.runs.append
+
+    async def append_and_be_seen(attempt: Attempt, first: int, entries: Sequence[NewEntry]) -> Appended:
+        appended = await append(attempt, first, entries)
+        if entries[-1].status is not None:
+            leases.stop_all()
+        return appended
+
+    monkeypatch.setattr(handler.runs, "append", append_and_be_seen)
+    conversation = DurableConversation(handler, ScriptedAgent(*said("kept")), leases=leases)
+    try:
+        await conversation.run("r")
+    finally:
+        await asyncio.to_thread(leases.close)
+    answer = find_answer("Scripted", conversation.saved, "r")
+    assert answer is not None
+    assert answer.text == "kept"
 
 
 @pytest.mark.parametrize("flushed_after", [1, 3])
