@@ -183,7 +183,7 @@ class RedisProcess:
                 return False
             self._close_pipe()
             if self._guard.returncode < 0:
-                # The guard itself was killed, and its server lives: it keeps the port and writes to the files.
+                # The guard itself was killed, and its server lives: it has the port and writes to the files.
                 _kill_and_wait(self._locks.server.read_pid())
             try:
                 self._guard = _spawn(self._binary, self._data_dir, self.port, self._locks.server)

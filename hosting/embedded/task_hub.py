@@ -49,16 +49,14 @@ _Reply = TypeVar("_Reply")
 class EmbeddedTaskHub(InMemoryOrchestrationBackend):
     """The in-memory backend on a free loopback port."""
 
-    def __init__(self, store: EntityStore | None = None, *, idle_time: timedelta = IDLE_TIME) -> None:
+    def __init__(self, store: EntityStore | None = None) -> None:
         """Make a hub; ``start`` opens its port.
 
         Args:
             store: Where entities are kept; without one, they are kept in memory alone, and for good.
-            idle_time: How long an entity stays in memory after its last use.
         """
         super().__init__(port=0)
         self._store = store
-        self._idle_time = idle_time
         self._used: dict[str, float] = {}
 
     def start(self) -> str:
@@ -139,10 +137,10 @@ class EmbeddedTaskHub(InMemoryOrchestrationBackend):
         return None
 
     def _sweep(self, store: EntityStore) -> None:
-        interval = min(SWEEP_INTERVAL, self._idle_time).total_seconds()
+        interval = min(SWEEP_INTERVAL, IDLE_TIME).total_seconds()
         while not self._shutdown_event.wait(interval):
             with self._lock:
-                used_before = time.monotonic() - self._idle_time.total_seconds()
+                used_before = time.monotonic() - IDLE_TIME.total_seconds()
                 for entity_id in [each for each, used in self._used.items() if used <= used_before]:
                     self._forget(store, entity_id)
 

@@ -69,7 +69,7 @@ async def killed(url: str) -> int:
 
 
 async def test_killed_server_comes_back(server: EmbeddedRedis, caplog: pytest.LogCaptureFixture) -> None:
-    """A server that is killed comes back by itself, on its port and with its data, each time, and is logged."""
+    """A server that is killed comes back by itself, on its port and with its data, and the log says so."""
     url = server.url
     for _ in range(2):
         await killed(url)
@@ -115,7 +115,7 @@ async def test_server_that_keeps_ending_is_given_up(
 
 
 async def test_run_goes_on_over_a_killed_redis(tmp_path: Path) -> None:
-    """A run in progress and its reader outlast the death of the embedded Redis: every chunk once, in order."""
+    """A run in progress and its reader outlast deaths of the embedded Redis: every chunk once, in order."""
     with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND=STEADY) as service:
         async with connect_http(service) as http:
             run = await start_run(http)
