@@ -165,6 +165,16 @@ async def test_idle_entities_leave_the_memory_and_come_back(start_hub: StartHub)
     assert await notes.of("never-there") == []
 
 
+async def test_long_histories_come_back_whole(start_hub: StartHub) -> None:
+    """A state of megabytes, and of any letters, is kept like a small one."""
+    notes = await start_hub()
+    long = "🗼\r\n" * 1_000_000
+    await notes.tell("c", long)
+    await notes.noted("c", long)
+    await eventually(notes.is_forgotten, "the memory is empty")
+    assert await notes.of("c") == [long]
+
+
 async def test_state_is_in_redis_when_the_operation_is_acknowledged(
     start_hub: StartHub, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

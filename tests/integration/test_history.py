@@ -113,8 +113,11 @@ async def test_durable_answer_outlives_its_stream(services: ExitStack, data_dir:
         assert await read_plain(http, conversation, {"run": run}) == answer
 
 
-async def test_killed_run_does_not_block_its_conversation(services: ExitStack, data_dir: Path) -> None:
-    """A turn in progress at the kill is lost as a whole; the next one builds on the finished ones."""
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+async def test_cut_off_run_does_not_block_its_conversation(
+    services: ExitStack, data_dir: Path, number: signal.Signals
+) -> None:
+    """A turn in progress at the end is lost as a whole; the next one builds on the finished ones."""
     service = services.enter_context(running_service(data_dir))
     conversation, _, _ = await first_turn(service)
     service.stop()
@@ -124,7 +127,7 @@ async def test_killed_run_does_not_block_its_conversation(services: ExitStack, d
         queued = await start_run(http, "Plan a trip to Rome", conversation_id=conversation)
         async with open_events(http, conversation, {"run": lost["correlation_id"]}) as stream:
             await stream.up_to("message")
-    slow.stop(signal.SIGKILL)
+    slow.stop(number)
     async with connect_http(services.enter_context(running_service(data_dir))) as http:
         for run in (lost, queued):
             report = (await http.get(run["links"]["status"])).json()
