@@ -25,7 +25,7 @@ from durabletask.azuremanaged.client import AsyncDurableTaskSchedulerClient
 from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker
 from durabletask.client import AsyncTaskHubGrpcClient
 from durabletask.entities import EntityInstanceId
-from durabletask.grpc_options import GrpcChannelOptions
+from durabletask.grpc_options import GrpcChannelOptions, GrpcWorkerResiliencyOptions
 from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
 
 from hosting.durable_state import find_answer, to_framework
@@ -54,6 +54,9 @@ _CHANNEL_OPTIONS: Final = GrpcChannelOptions(
 _CONCURRENCY: Final = ConcurrencyOptions(
     maximum_concurrent_entity_work_items=RUNS_AT_ONCE, maximum_thread_pool_workers=RUNS_AT_ONCE
 )
+#: For the embedded hub: a stream inside the process doesn't break in silence. By default the worker would take
+#: two idle minutes for that, hang up, and take no runs for up to half a minute.
+_RESILIENCE: Final = GrpcWorkerResiliencyOptions(silent_disconnect_timeout_seconds=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ def connect_hub(scheduler: SchedulerSettings | None, store: EntityStore | None =
         host_address=address,
         channel_options=_CHANNEL_OPTIONS,
         concurrency_options=_CONCURRENCY,
+        resiliency_options=_RESILIENCE,
         logger=_library_log,
     )
     client = AsyncTaskHubGrpcClient(

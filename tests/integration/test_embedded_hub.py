@@ -147,6 +147,16 @@ def test_backend_still_has_the_names_that_the_hub_uses() -> None:
     assert backend._server is None
 
 
+async def test_idle_worker_does_not_hang_up(start_hub: StartHub) -> None:
+    """A hub where nothing happens for minutes keeps its worker: the next run begins at once, and is not lost.
+
+    By its default the library's worker would hang up after two minutes, stay away for up to half a minute,
+    and lose an operation that is on its way to it.
+    """
+    notes = await start_hub()
+    assert notes.connection.worker._resiliency_options.silent_disconnect_timeout_seconds == 0
+
+
 async def test_idle_entities_leave_the_memory_and_come_back(start_hub: StartHub) -> None:
     """However many conversations there were, an idle hub holds none of them, and knows all of them."""
     notes = await start_hub()
