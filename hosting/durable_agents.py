@@ -54,8 +54,8 @@ _CHANNEL_OPTIONS: Final = GrpcChannelOptions(
 _CONCURRENCY: Final = ConcurrencyOptions(
     maximum_concurrent_entity_work_items=RUNS_AT_ONCE, maximum_thread_pool_workers=RUNS_AT_ONCE
 )
-#: For the embedded hub: a stream inside the process doesn't break in silence. By default the worker would take
-#: two idle minutes for that, hang up, and take no runs for up to half a minute.
+#: For the embedded hub: a stream inside the process doesn't break in silence. By default the worker would
+#: take two idle minutes for that, hang up, and take no runs for up to half a minute.
 _RESILIENCE: Final = GrpcWorkerResiliencyOptions(silent_disconnect_timeout_seconds=0)
 
 
