@@ -246,8 +246,10 @@ async def _answering(answer: Endpoint, request: HttpRequest) -> HttpResponse:
     except StreamingError as error:
         return error_response(error)
     except RedisError as error:
-        _log.warning("request failed, trouble with the stream store: error=%s", type(error).__name__)
-        return error_response(describe(error))
+        described = describe(error)
+        if isinstance(described, StreamUnavailable):
+            _log.warning("request failed, the stream store is away: error=%s", type(error).__name__)
+        return error_response(described)
     except Exception as error:  # noqa: BLE001 - the last resort: a client gets an answer, and no detail
         _log.error("request failed: error=%s", type(error).__name__)
         _log.debug("request failure", exc_info=True)
