@@ -124,7 +124,7 @@ class OpenStream:
             return None
         if self._span.gap and not self._gap_told:
             self._gap_told = True
-            return [_gap(self._cursor, "entries after the cursor are no longer retained")]
+            return [_gap(self._cursor, "the cursor's entry is not retained: some after it may be missing")]
         batch = await (self._replay() if self._replaying else self._follow_on())
         if batch is None:
             return None

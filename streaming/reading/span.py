@@ -14,9 +14,9 @@ from streaming.store.stored_entries import (
     PAGE,
     entries_after,
     entries_back,
+    entry_after,
     entry_at,
     newest_entry,
-    oldest_entry,
 )
 
 
@@ -127,8 +127,9 @@ class SpanFinder:
             return await self._from_run_in_progress(after, run, newest)
         at = await entry_at(self._redis, self._key, str(after))
         if at is None:
-            oldest = await oldest_entry(self._redis, self._key)
-            return Span(start=after, run=run, gap=oldest is not None and oldest.id > after)
+            # Trimmed, deleted, or of another conversation: what it stood for is not known.
+            following = await entry_after(self._redis, self._key, after)
+            return Span(start=after, run=run or (following.run if following else None), gap=True)
         if at.is_terminal:
             finished = run is None and await self._is_finished(after)
             return Span(start=after, run=run, finished=finished)

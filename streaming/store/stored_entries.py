@@ -35,9 +35,9 @@ async def entry_at(redis: Redis, stream: str, entry_id: str) -> StreamChunk | No
     return found[0] if found else None
 
 
-async def oldest_entry(redis: Redis, stream: str) -> StreamChunk | None:
-    """The first entry that is retained."""
-    found = decode_page(await redis.xrange(stream, count=1))
+async def entry_after(redis: Redis, stream: str, after: EntryId) -> StreamChunk | None:
+    """The first entry after an id."""
+    found = decode_page(await redis.xrange(stream, min=f"({after}", count=1))
     return found[0] if found else None
 
 

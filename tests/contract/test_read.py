@@ -30,6 +30,9 @@ from tests.contract.reading import (
     until,
 )
 
+#: Longer than a millisecond: ids of two streams can only be the same within one.
+TICK = 0.002
+
 
 async def test_a_second_turn_is_read_without_the_first(handler: RedisStreamResponseHandler) -> None:
     """Without a cursor, the latest run is read from its start."""
@@ -224,6 +227,43 @@ async def test_deleted_entries_are_told_as_a_gap(handler: RedisStreamResponseHan
         "f",
         None,
     ]
+
+
+async def test_a_cursor_of_another_conversation_is_told_as_a_gap(
+    handler: RedisStreamResponseHandler,
+) -> None:
+    """A cursor that no entry of the stream has is never taken for one: a gap, then one run's entries only."""
+    first, second = await begin(handler, "c", "r1"), await begin(handler, "c", "r2")
+    foreign = []
+    for number in range(3):
+        await asyncio.sleep(TICK)
+        foreign.append(await handler.write_chunk("other", "foreign", number))
+        await asyncio.sleep(TICK)
+        await handler.runs.append(first, number, [text(f"a{number}")])
+        await handler.runs.append(second, number, [text(f"b{number}")])
+    for attempt in (first, second):
+        await handler.runs.append(attempt, 3, [COMPLETED])
+    for number, cursor in enumerate(foreign):
+        chunks = await read_all(handler, "c", cursor)
+        assert chunks[0].type == "gap"
+        assert {chunk.run for chunk in chunks[1:]} == {"r1"}
+        assert text_of(chunks) == "".join(f"a{left}" for left in range(number, 3))
+    await asyncio.sleep(TICK)
+    later = await handler.write_chunk("other", "foreign", 3)
+    (refusal,) = await read_all(handler, "c", later)
+    assert refusal.code == "invalid_cursor"
+
+
+async def test_a_cursor_whose_entry_was_deleted_goes_on(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """When the cursor's own entry is gone, the rest of its run follows, after a gap."""
+    await complete_run(handler, "c", "r", *"abc")
+    whole = await read_all(handler, "c")
+    await redis.xdel(keys_of("c").stream, whole[1].entry_id)
+    rest = await read_all(handler, "c", whole[1].entry_id)
+    assert [chunk.type for chunk in rest] == ["gap", None, None]
+    assert text_of(rest) == "c"
 
 
 async def test_only_what_is_new(handler: RedisStreamResponseHandler) -> None:
