@@ -70,7 +70,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         counts, result = asyncio.run(soak(options, Path(folder)))
     print(result)
-    for detail in counts.details[:20]:
+    for detail in counts.details:
         print(f"- {detail}")
     return 0 if counts.is_clean else 1
 

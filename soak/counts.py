@@ -9,6 +9,8 @@ from typing import Final
 
 #: What must be zero.
 DEFECTS: Final = ("lost", "doubled", "reordered", "hung", "wrong end")
+#: Details that are kept of each kind of defect.
+_DETAILS: Final = 10
 #: Latencies are kept for so many events at most: enough for a percentile.
 _LATENCIES: Final = 200_000
 
@@ -32,7 +34,8 @@ class Counts:
     def defect(self, kind: str, detail: str) -> None:
         """Count something that must not be."""
         self.defects[kind] += 1
-        self.details.append(f"{kind}: {detail}")
+        if self.defects[kind] <= _DETAILS:
+            self.details.append(f"{kind}: {detail}")
 
     def latency(self, milliseconds: float) -> None:
         """Note how long an event took from Redis to its reader."""

@@ -141,7 +141,8 @@ class SpanFinder:
     async def _from_run_in_progress(self, after: EntryId, run: str | None, newest: EntryId) -> Span:
         """The cursor lies after everything: made up, or Redis forgot what it had given out.
 
-        The second is mended while a run is in progress: its writer writes it again.
+        The second is mended while a run is in progress: its writer notices, and writes all of it again after
+        a ``reset``. What is still retained the client has had, since it came before its cursor.
         """
         if run is None:
             state = await self._runs.latest_run(self._conversation_id)
@@ -151,7 +152,7 @@ class SpanFinder:
             raise InvalidCursor(
                 "cursor", str(after), f"an id that this stream has given out; its last is {newest}"
             )
-        return Span(start=parse_entry_id(state.start), run=state.run, gap=True)
+        return Span(start=newest, run=state.run, gap=True)
 
     async def _is_finished(self, terminal: EntryId) -> bool:
         if await self._newest() > terminal:

@@ -17,7 +17,7 @@ from streaming.entries import RunStatus
 from streaming.errors import ConversationNotFound, InvalidCursor, RunNotFound
 from streaming.identifiers import keys_of
 from streaming.reading.follower import RING_ENTRIES
-from tests.contract.conftest import TTL
+from tests.contract.conftest import BOUND, TTL
 from tests.contract.reading import (
     COMPLETED,
     LiveReader,
@@ -194,6 +194,23 @@ async def test_a_cursor_that_redis_forgot_gets_a_gap(
         opened = await handler.reader.open("c", given.entry_ids[0], run=run)
         assert [chunk.type for chunk in await anext(opened)] == ["gap"]
         await opened.aclose()
+
+
+async def test_what_a_reader_had_is_not_repeated_when_redis_lost_the_newest(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """A reader ahead of a Redis that lost its newest entries gets a gap, then the reset; nothing twice."""
+    attempt = await begin(handler, "c", "r", "first")
+    given = await handler.runs.append(attempt, 0, [text("a"), text("b"), text("c")])
+    await redis.xdel(keys_of("c").stream, given.entry_ids[2])
+    await redis.hset(keys_of("c").run("r"), "next", "2")
+    opened = await handler.reader.open("c", given.entry_ids[2], run="r")
+    again = await begin(handler, "c", "r", "second")
+    await handler.runs.append(again, 1, [text("a"), text("b"), text("c"), COMPLETED])
+    async with asyncio.timeout(BOUND):
+        chunks = [chunk async for batch in opened for chunk in batch]
+    assert [chunk.type for chunk in chunks] == ["gap", "reset", None, None, None, None]
+    assert text_of(chunks) == "abc"
 
 
 async def test_an_unknown_run_is_not_found(handler: RedisStreamResponseHandler) -> None:
