@@ -31,6 +31,8 @@ class Options:
     #: Seconds between faults, on average.
     pause: float
     words_per_second: str
+    #: The name of the only fault; ``None``: all.
+    only: str | None
     seed: int
 
 
@@ -48,7 +50,9 @@ async def soak(options: Options, folder: Path) -> tuple[Counts, str]:
             ]
             talking = asyncio.gather(*(conversation.talk(stop) for conversation in conversations))
             with suppress(asyncio.CancelledError):
-                await inflict(plant, counts, chance, seconds=options.seconds, pause=options.pause)
+                await inflict(
+                    plant, counts, chance, seconds=options.seconds, pause=options.pause, only=options.only
+                )
             stop.set()
             await talking
             rows = [
@@ -82,6 +86,7 @@ def _options() -> Options:
     parser.add_argument("--readers", type=int, default=2, help="of each run")
     parser.add_argument("--pause", type=float, default=8, help="seconds between faults, on average")
     parser.add_argument("--words-per-second", default="10", help="of the demo model")
+    parser.add_argument("--only", metavar="FAULT", help="such as redis_killed")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     return Options(**vars(parser.parse_args()))
 

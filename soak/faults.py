@@ -68,14 +68,19 @@ SECOND_HALF: Final[tuple[Fault, ...]] = (*PASSING, redis_flushed)
 
 
 async def inflict(
-    plant: Plant, counts: Counts, chance: random.Random, *, seconds: float, pause: float
+    plant: Plant, counts: Counts, chance: random.Random, *, seconds: float, pause: float, only: str | None
 ) -> None:
-    """Inflict one fault after the other, with pauses of ``pause`` seconds on average."""
+    """Inflict one fault after the other (``only`` those of a name), with so long pauses on average."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     while (elapsed := loop.time() - begun) < seconds:
         await asyncio.sleep(chance.uniform(0.5, 1.5) * pause)
-        fault = chance.choice(FIRST_HALF if elapsed < seconds / 2 else SECOND_HALF)
+        faults = FIRST_HALF if elapsed < seconds / 2 else SECOND_HALF
+        if only is not None:
+            faults = tuple(
+                fault for fault in (*PASSING, service_killed, redis_flushed) if fault.__name__ == only
+            )
+        fault = chance.choice(faults)
         counts.faults[fault.__name__.replace("_", " ")] += 1
         try:
             await fault(plant, chance)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -89,6 +90,8 @@ class Reader:
         self._chance = chance
         self._counts = counts
         self._unknown_since: float | None = None
+        #: Bytes after which the next connection is cut at the latest.
+        self._patience = habits.cut_after
         self.reading = Reading()
 
     async def read(self) -> Reading:
@@ -132,11 +135,18 @@ class Reader:
         # Its end was heard: a browser would ask once more and be told 204. Most readers here don't.
         return self.reading.end is not None and self._chance.random() < 0.8
 
+    @contextlib.contextmanager
+    def _growing_patience(self) -> Iterator[None]:
+        """A connection that brought nothing is followed by a longer one: an event may be larger than it."""
+        before = self.reading.cursor
+        yield
+        self._patience = self._habits.cut_after if self.reading.cursor != before else self._patience * 2
+
     async def _take_all(self, response: httpx.Response) -> None:
         decoder, connected_at = ServerSentEventDecoder(), time.monotonic()
-        left = self._chance.randint(1, self._habits.cut_after) if self._habits.cut_after else None
+        left = self._chance.randint(1, self._patience) if self._habits.cut_after else None
         size = SIP_BYTES if self._habits.is_slow else None
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx.TransportError), self._growing_patience():
             async for piece in response.aiter_bytes(size):
                 for event in decoder.feed(piece if left is None else piece[:left]):
                     self.reading.take(event, self._counts)

@@ -97,7 +97,8 @@ class Settings:
     #: 0: any free port.
     embedded_redis_port: int = 0
     #: How long a stream route waits for a conversation that is not there yet.
-    stream_appear_timeout: timedelta = timedelta(seconds=2)
+    #: Longer than it takes until a run in progress that Redis has forgotten is made known again.
+    stream_appear_timeout: timedelta = timedelta(seconds=3)
     #: How long a waiting ``run`` waits for its answer.
     run_wait_timeout: timedelta = timedelta(minutes=5)
     #: How long a run may take.

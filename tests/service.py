@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streaming.sse import ServerSentEvent, ServerSentEventDecoder
 
@@ -38,6 +40,8 @@ _SETTINGS: Final = (
     *("AZURE_", "CONVERSATION_", "DATA_DIR", "DEMO_", "DURABLE_", "EMBEDDED_", "HOST", "LOG_LEVEL"),
     *("MAX_REQUEST", "OPENAI_", "PORT", "REDIS_", "RUN_WAIT", "STREAM_"),
 )
+#: In the names of keys that tests write by plain commands, as other programs do.
+FOREIGN: Final = "foreign"
 _READY: Final = re.compile(rb"Ready on (\S+) \(streams in [^\n]*?(?: on port (\d+))?\)\. ")
 
 
@@ -137,10 +141,26 @@ def _until_ready(process: subprocess.Popen[bytes]) -> bytes:
 def running_service(data_dir: Path, *, program: str = "standalone", **settings: str) -> Iterator[Service]:
     """A service while inside; killed at the end, so that no test waits for its runs."""
     service = start_service(data_dir, program=program, **settings)
+    immortal: list[str] = []
     try:
         yield service
+        immortal = immortal_keys(service)
     finally:
         service.stop(signal.SIGKILL)
+    assert not immortal, f"keys without a time to live: {immortal}"
+
+
+def immortal_keys(service: Service) -> list[str]:
+    """Keys without a TTL in the service's embedded Redis, but for those that tests write by themselves."""
+    if service.redis_port == 0:
+        return []
+    try:
+        with Redis.from_url(service.redis_url, decode_responses=True) as redis:
+            keys = [str(key) for key in redis.scan_iter(count=1_000) if FOREIGN not in str(key)]
+            return [key for key in keys if redis.ttl(key) == -1]
+    except RedisConnectionError:
+        # A test has stopped it.
+        return []
 
 
 def failed_start(data_dir: Path, **settings: str) -> subprocess.CompletedProcess[str]:

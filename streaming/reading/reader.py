@@ -88,7 +88,8 @@ class StreamReader:
                 span = await finder.find(wanted, run)
             except RunNotFound:
                 if restore is None or not await restore(conversation_id, run):
-                    raise
+                    # Redis may have been flushed in between.
+                    await self._wait_until_there(conversation_id, run, appear_timeout, restore)
                 span = await finder.find(wanted, run)
         except RedisError as error:
             raise describe(error) from error

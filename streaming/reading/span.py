@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Final, NamedTuple
 
 from redis.asyncio import Redis
 
 from streaming.errors import InvalidCursor, RunNotFound
 from streaming.identifiers import FIRST, EntryId, keys_of, parse_entry_id
-from streaming.store.run_store import RunStore
+from streaming.store.run_store import RunState, RunStore
 from streaming.store.stored_entries import (
     PAGE,
     entries_after,
@@ -18,6 +20,10 @@ from streaming.store.stored_entries import (
     entry_at,
     newest_entry,
 )
+
+#: No clocks of a Redis and of a reader of it are further apart: a cursor that lies further in the future is
+#: made up.
+CLOCKS_APART: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,11 @@ class Span:
     #: The sequence that should come next, where it is known.
     expected: tuple[str, int, int] | None = None
     gap: bool = False
+
+
+def _was_given_out(cursor: EntryId) -> bool:
+    """Whether a cursor after everything may be one that Redis has forgotten."""
+    return cursor.milliseconds <= (time.time() + CLOCKS_APART.total_seconds()) * 1000
 
 
 class _Place(NamedTuple):
@@ -124,7 +135,20 @@ class SpanFinder:
     async def _after(self, after: EntryId, run: str | None) -> Span:
         newest = await self._newest()
         if after > newest:
-            return await self._from_run_in_progress(after, run, newest)
+            state = await self._state_of(run)
+            if state is None and (run is not None or newest == FIRST):
+                # Flushed since the first look.
+                raise RunNotFound
+            if state is not None and not state.status.is_terminal and _was_given_out(after):
+                # Redis forgot it. The run's writer notices, and writes all of it again after a reset, with
+                # later ids; what is retained came before the cursor, so the client has had it.
+                return Span(start=after, run=state.run, gap=True)
+            # It may have been written again, to its end, since the first look.
+            newest = await self._newest()
+            if after > newest:
+                raise InvalidCursor(
+                    "cursor", str(after), f"an id that this stream has given out; its last is {newest}"
+                )
         at = await entry_at(self._redis, self._key, str(after))
         if at is None:
             # Trimmed, deleted, or of another conversation: what it stood for is not known.
@@ -138,21 +162,10 @@ class SpanFinder:
             expected = (at.run, at.attempt, at.sequence + 1)
         return Span(start=after, run=run or at.run, expected=expected)
 
-    async def _from_run_in_progress(self, after: EntryId, run: str | None, newest: EntryId) -> Span:
-        """The cursor lies after everything: made up, or Redis forgot what it had given out.
-
-        The second is mended while a run is in progress: its writer notices, and writes all of it again after
-        a ``reset``. What is still retained the client has had, since it came before its cursor.
-        """
+    async def _state_of(self, run: str | None) -> RunState | None:
         if run is None:
-            state = await self._runs.latest_run(self._conversation_id)
-        else:
-            state = await self._runs.state(self._conversation_id, run)
-        if state is None or state.status.is_terminal:
-            raise InvalidCursor(
-                "cursor", str(after), f"an id that this stream has given out; its last is {newest}"
-            )
-        return Span(start=newest, run=state.run, gap=True)
+            return await self._runs.latest_run(self._conversation_id)
+        return await self._runs.state(self._conversation_id, run)
 
     async def _is_finished(self, terminal: EntryId) -> bool:
         if await self._newest() > terminal:

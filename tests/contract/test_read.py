@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.cancellation import cancel_and_wait
-from streaming.entries import RunStatus
+from streaming.entries import NewEntry, RunStatus
 from streaming.errors import ConversationNotFound, InvalidCursor, RunNotFound
 from streaming.identifiers import keys_of
 from streaming.reading.follower import RING_ENTRIES
@@ -194,6 +194,28 @@ async def test_a_cursor_that_redis_forgot_gets_a_gap(
         opened = await handler.reader.open("c", given.entry_ids[0], run=run)
         assert [chunk.type for chunk in await anext(opened)] == ["gap"]
         await opened.aclose()
+
+
+async def test_what_memory_still_has_is_not_repeated_after_a_flush(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """A reader that comes back after a flush gets nothing that other readers' shared memory still holds."""
+    attempt = await begin(handler, "c", "r", "first")
+    other = LiveReader(await handler.reader.open("c"))
+    given = []
+    for number in range(3):
+        appended = await handler.runs.append(attempt, number, [text(str(number))])
+        given += appended.entry_ids
+        await other.next()
+    await redis.flushall()
+    await handler.runs.register("c", "r", "Agent", attempt=1)
+    opened = await handler.reader.open("c", given[1])
+    again = await begin(handler, "c", "r", "second")
+    await handler.runs.append(again, 0, [NewEntry(1, type="reset"), *map(text, "012"), COMPLETED])
+    async with asyncio.timeout(BOUND):
+        chunks = [chunk async for batch in opened for chunk in batch]
+    assert [chunk.type for chunk in chunks] == ["gap", "reset", None, None, None, None]
+    await other.aclose()
 
 
 async def test_what_a_reader_had_is_not_repeated_when_redis_lost_the_newest(

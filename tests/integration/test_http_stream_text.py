@@ -129,14 +129,14 @@ async def test_foreign_writer(http: httpx.AsyncClient, service_redis: Redis) -> 
 
 async def test_foreign_bytes(http: httpx.AsyncClient, service_redis: Redis) -> None:
     """Bytes of a foreign writer that are no UTF-8, or no text at all, break nothing."""
-    key = "agent-stream:bytes"
+    key = "agent-stream:foreign-bytes"
     await service_redis.xadd(key, {"text": b"a\xffb"})
     await service_redis.xadd(key, {b"\xff\xfe": b"\x00"})
     await service_redis.xadd(key, {"type": "x\nevent: done", "data": "{broken"})
     await service_redis.xadd(key, {"text": "", "done": "true"})
-    events = await read_events(http, "bytes", {"events": "all"})
+    events = await read_events(http, "foreign-bytes", {"events": "all"})
     assert [event.event for event in events] == ["message", "message", "xeventdone", "done"]
-    assert text_of(events) == await read_plain(http, "bytes") == "a\ufffdb"
+    assert text_of(events) == await read_plain(http, "foreign-bytes") == "a\ufffdb"
 
 
 async def test_not_a_stream(http: httpx.AsyncClient, service_redis: Redis) -> None:

@@ -262,10 +262,10 @@ async def test_published_python_reader_with_cursor(
 
 async def test_published_python_reader_of_an_error(service: Service, service_redis: Redis) -> None:
     """The published loop is told of a failed run by chunk.error."""
-    await service_redis.xadd("agent-stream:python-error", {"text": "so far "})
-    await service_redis.xadd("agent-stream:python-error", {"text": "", "error": "it broke"})
+    await service_redis.xadd("agent-stream:foreign-python", {"text": "so far "})
+    await service_redis.xadd("agent-stream:foreign-python", {"text": "", "error": "it broke"})
     source = WITH_CURSOR.replace("DECODE", "False")
-    async with python(source, service.redis_url, "python-error") as printed:
+    async with python(source, service.redis_url, "foreign-python") as printed:
         assert (await printed.read()).decode() == "so far [Error: it broke]"
 
 
