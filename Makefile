@@ -4,12 +4,14 @@ VENV = .venv
 # Empty: the first of python3, python3.13, python3.12, python3.11 that is recent enough.
 PYTHON =
 PYTEST_ARGS =
+SOAK_SECONDS = 300
+SOAK_ARGS =
 
 IN_VENV = $(VENV)/bin/python
 PIP_INSTALL = $(IN_VENV) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean
+.PHONY: help run test chaos soak lint format clean
 
 help: ## Show what make can do.
 	@echo 'Reliable streaming for durable agents.'
@@ -18,6 +20,7 @@ help: ## Show what make can do.
 	@echo
 	@echo '  HOST=0.0.0.0 PORT=8080 make run     any setting is an environment variable'
 	@echo '  make test PYTEST_ARGS="-k resume"   arguments for pytest'
+	@echo '  make soak SOAK_SECONDS=60           a shorter soak; SOAK_ARGS="--help" shows what else it takes'
 	@echo '  make PYTHON=python3.12 run          another Python (after: make clean)'
 
 run: $(VENV)/.stamp-run ## Start the service on http://127.0.0.1:7071; Ctrl-C stops it.
@@ -25,6 +28,12 @@ run: $(VENV)/.stamp-run ## Start the service on http://127.0.0.1:7071; Ctrl-C st
 
 test: $(VENV)/.stamp-dev ## Run all tests, with a real Redis that they start themselves.
 	@$(IN_VENV) -m pytest $(PYTEST_ARGS)
+
+chaos: $(VENV)/.stamp-dev ## Run the longer forms of the fault tests too (some minutes).
+	@$(IN_VENV) -m pytest -m 'long or not long' tests/chaos tests/topologies tests/integration $(PYTEST_ARGS)
+
+soak: $(VENV)/.stamp-dev ## Inflict faults on a service under load, and check every answer (5 minutes).
+	@$(IN_VENV) -m soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
 
 lint: $(VENV)/.stamp-dev ## Check style, format, types, sizes and import directions.
 	@$(IN_VENV) -m ruff check .
