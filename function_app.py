@@ -17,6 +17,7 @@ from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.http.endpoints import Endpoints
+from streaming.http.limits import Load
 from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
 
     leases = LeaseKeeper(connect_here, settings.stream_ttl)
+    load = Load()
 
     def endpoints(hub: TaskHub) -> Endpoints:
         handler = handlers.get()
@@ -58,6 +60,7 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
             reader=handler.reader,
             hub=hub,
             leases=leases,
+            load=load,
         )
 
     return StreamingFunctionApp(
@@ -65,6 +68,7 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
         callback=RedisStreamCallback(handlers.get, leases),
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
+        access=settings.access,
     )
 
 

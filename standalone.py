@@ -29,6 +29,8 @@ from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, connect_hub
 from hosting.embedded.entity_store import EntityStore
 from hosting.embedded.redis_server import EmbeddedRedis
+from hosting.http_protocol import bounded_protocol
+from hosting.listener import BACKLOG, listen
 from hosting.log_format import configure_logging
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
@@ -44,8 +46,6 @@ _log = logging.getLogger("standalone")
 
 #: How long runs in progress may go on when the service is asked to stop.
 STOP_GRACE: Final = timedelta(seconds=3)
-#: Connections that wait to be accepted: a burst of readers that come back after a restart.
-BACKLOG: Final = 4_096
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -177,10 +177,15 @@ async def serve(settings: Settings) -> None:
     Raises:
         SettingsError: the address can't be listened on.
     """
-    with _listen(settings) as listener:
+    with listen(settings.host, settings.port) as listener:
         async with run_service(settings) as service:
             config = uvicorn.Config(
                 service.app,
+                http=bounded_protocol(settings.limits.max_header_bytes),
+                ws="none",
+                # What X-Forwarded-For says counts for nothing unless somebody vouches for it.
+                proxy_headers=bool(settings.access.trusted_proxies),
+                forwarded_allow_ips=list(settings.access.trusted_proxies),
                 backlog=BACKLOG,
                 log_config=None,
                 access_log=False,
@@ -191,18 +196,6 @@ async def serve(settings: Settings) -> None:
             host, port = settings.host, listener.getsockname()[1]
             base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             await _Server(config, service, base_url).serve([listener])
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "not an address of this machine"
-        raise SettingsError(
-            "HOST and PORT",
-            f"can't listen on {settings.host}:{settings.port} ({reason}). Set PORT to a free one.",
-        ) from None
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

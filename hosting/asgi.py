@@ -6,48 +6,96 @@ Starlette routes; the pieces of a stream go straight to the server's ``send``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from functools import partial
+from datetime import timedelta
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
 from hosting.starlette_requests import read_request
 from streaming.cancellation import cancel_and_wait
-from streaming.errors import RequestTooLarge
-from streaming.http.endpoints import Endpoint, Endpoints
+from streaming.errors import RequestTimedOut, RequestTooLarge
+from streaming.http.access import KEY_HEADER, TOKEN_HEADER
+from streaming.http.endpoints import Endpoints
 from streaming.http.messages import HttpResponse, error_response, json_response
-from streaming.http.routes import ROUTES
+from streaming.http.routes import ROUTES, Route
+from streaming.http.run_input import ID_HEADERS, WAIT_HEADER
+
+#: How much longer than its time limit a response may take before it is broken off: a client that does not
+#: read keeps it from ending by itself.
+STUCK_GRACE: Final = timedelta(minutes=2)
+#: What our clients send, beyond what every page may.
+_CORS_REQUEST_HEADERS: Final = (
+    "accept",
+    "authorization",
+    "content-type",
+    "last-event-id",
+    KEY_HEADER,
+    TOKEN_HEADER,
+    WAIT_HEADER,
+    *ID_HEADERS,
+)
+#: What a page may read of an answer.
+_CORS_RESPONSE_HEADERS: Final = (
+    "retry-after",
+    "www-authenticate",
+    "x-conversation-id",
+    "x-ms-session-id",
+    TOKEN_HEADER,
+)
 
 
 def create_app(endpoints: Endpoints) -> Starlette:
     """Build the app."""
-    limit = endpoints.settings.max_request_bytes
     routes = [
-        Route(route.path, _handler(partial(route.endpoint, endpoints), limit), methods=[route.method])
-        for route in ROUTES
+        StarletteRoute(route.path, _handler(route, endpoints), methods=[route.method]) for route in ROUTES
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    app = Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _http_error},
+        middleware=_cors(endpoints.settings.access.cors_origins),
+    )
     # Its redirects would be built from the client's own Host header.
     app.router.redirect_slashes = False
     return app
 
 
-def _handler(endpoint: Endpoint, body_limit: int) -> Callable[[Request], object]:
+def _cors(origins: Sequence[str]) -> list[Middleware]:
+    """Let pages of these origins use the service. Never with cookies: there are none."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=sorted({route.method for route in ROUTES}),
+            allow_headers=_CORS_REQUEST_HEADERS,
+            expose_headers=_CORS_RESPONSE_HEADERS,
+        )
+    ]
+
+
+def _handler(route: Route, endpoints: Endpoints) -> Callable[[Request], object]:
+    settings = endpoints.settings
+    longest = settings.limits.stream_max + STUCK_GRACE
+
     async def handle(request: Request) -> Response:
         try:
-            wanted = await read_request(request, body_limit)
-        except RequestTooLarge as error:
-            return _Answer(error_response(error))
+            wanted = await read_request(request, settings.max_request_bytes)
+        except (RequestTooLarge, RequestTimedOut) as error:
+            return _Answer(error_response(error), longest)
         except ClientDisconnect:
             # Nobody is left to answer; 499 is nginx's word for it, for the access log.
             return Response(status_code=499)
-        return _Answer(await endpoint(wanted))
+        return _Answer(await route.answer(endpoints, wanted), longest)
 
     return handle
 
@@ -57,13 +105,14 @@ async def _http_error(_request: Request, error: Exception) -> Response:
         raise error
     codes = {404: "not_found", 405: "method_not_allowed"}
     content = {"error": error.detail, "code": codes.get(error.status_code, "http_error")}
-    return _Answer(json_response(error.status_code, content, error.headers))
+    return _Answer(json_response(error.status_code, content, error.headers), STUCK_GRACE)
 
 
 class _Answer(Response):
-    """Sends an ``HttpResponse``; one that streams ends when the client leaves."""
+    """Sends an ``HttpResponse``; one that streams ends when the client leaves, or has taken too long."""
 
-    def __init__(self, response: HttpResponse) -> None:
+    def __init__(self, response: HttpResponse, longest: timedelta) -> None:
+        self._longest = longest.total_seconds()
         self._pieces = response.body if isinstance(response.body, AsyncGenerator) else None
         self._is_head = False
         whole = response.body if isinstance(response.body, bytes) else None
@@ -79,9 +128,11 @@ class _Answer(Response):
         sending = asyncio.create_task(self._send(self._pieces, send), name="stream-response")
         leaving = asyncio.create_task(_until_client_leaves(receive), name="client-watch")
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, leaving}, timeout=self._longest, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await cancel_and_wait((sending, leaving))
+            # A task that was cancelled before its first step has closed nothing.
+            await self._pieces.aclose()
 
     async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

@@ -15,6 +15,7 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Protocol, cast, get_type_hints
 
@@ -29,7 +30,9 @@ from starlette.types import Receive, Scope, Send
 
 from hosting.functions_hub import FunctionsHub
 from hosting.starlette_requests import read_body, read_request
-from streaming.errors import RequestTooLarge
+from streaming.access_settings import AccessSettings
+from streaming.errors import RequestTimedOut, RequestTooLarge
+from streaming.http.access import Needs
 from streaming.http.delivery import CUT_NOTE
 from streaming.http.endpoints import Endpoints
 from streaming.http.messages import TEXT_TYPE, HttpRequest, HttpResponse, error_response
@@ -64,6 +67,7 @@ class FunctionsHttp(Protocol):
 
         Raises:
             RequestTooLarge: its body is over the limit.
+            RequestTimedOut: its body did not come in time.
         """
 
     async def answer(self, response: HttpResponse) -> Any:
@@ -97,6 +101,7 @@ class StreamingFunctionApp(AgentFunctionApp):
         callback: AgentResponseCallbackProtocol,
         endpoints: Callable[[TaskHub], Endpoints],
         http: FunctionsHttp,
+        access: AccessSettings | None = None,
     ) -> None:
         """Register the agents and the routes.
 
@@ -105,6 +110,7 @@ class StreamingFunctionApp(AgentFunctionApp):
             callback: Streams their runs.
             endpoints: Called for each request, on the event loop that serves it, with the request's hub.
             http: How the app speaks HTTP; see ``choose_http``.
+            access: Says which routes need none of the platform's keys.
         """
         super().__init__(
             agents=list(agents),
@@ -114,6 +120,7 @@ class StreamingFunctionApp(AgentFunctionApp):
         )
         self._endpoints = endpoints
         self._http = http
+        self._access = access or AccessSettings()
         for route in ROUTES:
             self._add_route(route)
 
@@ -121,7 +128,12 @@ class StreamingFunctionApp(AgentFunctionApp):
         handler = self._handler(route)
         for decorate in (
             self.durable_client_input(client_name=_CLIENT),
-            self.route(route=route.path.removeprefix(ROUTE_PREFIX), methods=[route.method]),
+            # The framework's types leave out what its base class has at run time.
+            cast("Any", self).route(
+                route=route.path.removeprefix(ROUTE_PREFIX),
+                methods=[route.method],
+                auth_level=_auth_level(route, self._access),
+            ),
             self.function_name(route.name),
         ):
             handler = decorate(handler)
@@ -130,13 +142,13 @@ class StreamingFunctionApp(AgentFunctionApp):
         async def handle(req: Any, client: df.DurableOrchestrationClient) -> Any:
             try:
                 request = await self._http.read(req)
-            except RequestTooLarge as error:
+            except (RequestTooLarge, RequestTimedOut) as error:
                 return await self._http.answer(error_response(error))
             except ClientDisconnect:
                 # Nobody is left to answer; 499 is nginx's word for it, for the log.
                 return await self._http.answer(HttpResponse(499))
             hub = FunctionsHub(client, probe_agent=next(iter(self.agents)))
-            return await self._http.answer(await route.endpoint(self._endpoints(hub), request))
+            return await self._http.answer(await route.answer(self._endpoints(hub), request))
 
         # The platform reads its way to speak HTTP off these.
         handle.__annotations__ = {
@@ -154,6 +166,16 @@ class StreamingFunctionApp(AgentFunctionApp):
             if function.is_http_function():
                 self._http.adapt(function)
         return functions
+
+
+def _auth_level(route: Route, access: AccessSettings) -> func.AuthLevel:
+    """Whether the platform asks for one of its keys. Browsers have none: where tokens are on, these do."""
+    is_open = {
+        Needs.NOTHING: True,
+        Needs.HEALTH: access.health_anonymous is True,
+        Needs.CONVERSATION: access.uses_tokens,
+    }
+    return func.AuthLevel.ANONYMOUS if is_open.get(route.needs, False) else func.AuthLevel.FUNCTION
 
 
 class ClassicHttp:
@@ -199,7 +221,8 @@ class LiveHttp:
 
     async def read(self, request: Request) -> HttpRequest:
         """Take a request from the platform."""
-        return await read_request(request, self._body_limit)
+        # The one at the other end is the platform, whoever the client is.
+        return replace(await read_request(request, self._body_limit), client="")
 
     async def answer(self, response: HttpResponse) -> Response:
         """Make what the platform takes for a response."""
@@ -221,7 +244,7 @@ class LiveHttp:
         async def adapted(**arguments: Any) -> Response:
             try:
                 arguments[name] = await self._to_classic(arguments[name])
-            except RequestTooLarge as error:
+            except (RequestTooLarge, RequestTimedOut) as error:
                 return await self.answer(error_response(error))
             return _from_classic(await _call(handler, arguments))
 

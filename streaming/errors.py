@@ -61,6 +61,45 @@ class RequestTooLarge(StreamingError):
     http_status = 413
 
 
+class RequestTimedOut(StreamingError):
+    """The request's body did not come in time."""
+
+    code = "request_timeout"
+    http_status = 408
+
+
+class HeadersTooLarge(StreamingError):
+    """The request's line and headers are larger than this service accepts."""
+
+    code = "headers_too_large"
+    http_status = 431
+
+
+class Unauthorized(StreamingError):
+    """This needs a key or a token."""
+
+    code = "unauthorized"
+    http_status = 401
+
+    def __init__(self, message: str, *, challenge: str) -> None:
+        """``challenge`` is the answer's ``WWW-Authenticate``: what would be accepted."""
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class TokenExpired(Unauthorized):
+    """The stream token has expired."""
+
+    code = "token_expired"
+
+
+class Forbidden(StreamingError):
+    """The stream token is another conversation's."""
+
+    code = "forbidden"
+    http_status = 403
+
+
 class AgentNotFound(StreamingError):
     """There is no agent of that name."""
 
@@ -100,6 +139,26 @@ class TaskHubUnavailable(StreamingError):
     """The durable task hub does not answer at the moment. Try again shortly."""
 
     code = "task_hub_unavailable"
+    http_status = 503
+
+
+class TooManyStreams(StreamingError):
+    """So many streams are open that this service takes no more. Try again shortly."""
+
+    code = "too_many_streams"
+    http_status = 503
+
+
+class TooManyStreamsOfClient(TooManyStreams):
+    """So many streams of your address are open that you get no more. Close one, or try again shortly."""
+
+    http_status = 429
+
+
+class TooManyRuns(StreamingError):
+    """So many runs are in progress that this service takes no more. Try again shortly."""
+
+    code = "too_many_runs"
     http_status = 503
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from streaming.access_settings import AccessSettings, LimitSettings
+from streaming.environment import Environment, minutes, positive_integer, positive_number, seconds
 from streaming.errors import SettingsError
-
-_T = TypeVar("_T")
 
 #: The longest run, unless it is set: agents take seconds to hours, but one that hangs is to end on the day.
 RUN_TIMEOUT: Final = timedelta(hours=2)
@@ -27,8 +27,6 @@ _HALVES: Final = {
     "AZURE_OPENAI_API_KEY": "AZURE_OPENAI_ENDPOINT",
     "OPENAI_MODEL": "OPENAI_API_KEY (or OPENAI_BASE_URL)",
 }
-#: Longer than any conversation is worth keeping: a year, in minutes.
-_MAX_MINUTES: Final = 366 * 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,8 @@ class Settings:
     run_timeout: timedelta = RUN_TIMEOUT
     max_request_bytes: int = 1_048_576
     log_level: str = "INFO"
+    access: AccessSettings = field(default_factory=AccessSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -113,47 +113,30 @@ class Settings:
         Raises:
             SettingsError: a value can't be used; its message names the setting, the value and the remedy.
         """
-        env = _Environment(os.environ if environment is None else environment)
+        env = Environment(os.environ if environment is None else environment)
         read: dict[str, object] = {
             "redis_url": env.read("REDIS_CONNECTION_STRING", _redis_url),
-            "stream_ttl": env.read("REDIS_STREAM_TTL_MINUTES", _minutes),
-            "conversation_ttl": env.read("CONVERSATION_TTL_MINUTES", _minutes),
+            "stream_ttl": env.read("REDIS_STREAM_TTL_MINUTES", minutes),
+            "conversation_ttl": env.read("CONVERSATION_TTL_MINUTES", minutes),
             "scheduler": env.read("DURABLE_TASK_SCHEDULER_CONNECTION_STRING", _scheduler),
             "model": _model(env),
             "host": env.get("HOST"),
             "port": env.read("PORT", _port),
             "data_dir": env.read("DATA_DIR", Path),
             "embedded_redis_port": env.read("EMBEDDED_REDIS_PORT", _port),
-            "stream_appear_timeout": env.read("STREAM_APPEAR_TIMEOUT_SECONDS", _seconds),
-            "run_wait_timeout": env.read("RUN_WAIT_TIMEOUT_SECONDS", _seconds),
-            "run_timeout": env.read("RUN_TIMEOUT_MINUTES", _minutes),
-            "max_request_bytes": env.read("MAX_REQUEST_BYTES", _positive_integer),
+            "stream_appear_timeout": env.read("STREAM_APPEAR_TIMEOUT_SECONDS", seconds),
+            "run_wait_timeout": env.read("RUN_WAIT_TIMEOUT_SECONDS", seconds),
+            "run_timeout": env.read("RUN_TIMEOUT_MINUTES", minutes),
+            "max_request_bytes": env.read("MAX_REQUEST_BYTES", positive_integer),
             "log_level": env.read("LOG_LEVEL", _log_level),
+            "access": AccessSettings.read(env),
+            "limits": LimitSettings.read(env),
         }
         given: dict[str, Any] = {name: value for name, value in read.items() if value is not None}
         return cls(**given)
 
 
-class _Environment:
-    """Looks settings up and names the one that is wrong."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
-
-    def get(self, name: str) -> str | None:
-        return self._values.get(name, "").strip() or None
-
-    def read(self, name: str, parse: Callable[[str], _T]) -> _T | None:
-        value = self.get(name)
-        if value is None:
-            return None
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise SettingsError(name, str(error)) from None
-
-
-def _model(env: _Environment) -> ModelSettings:
+def _model(env: Environment) -> ModelSettings:
     endpoint = env.read("AZURE_OPENAI_ENDPOINT", _http_url)
     if endpoint is not None:
         deployment = env.get("AZURE_OPENAI_CHAT_DEPLOYMENT_NAME")
@@ -239,33 +222,9 @@ def _scheduler(value: str) -> SchedulerSettings:
     )
 
 
-def _minutes(value: str) -> timedelta:
-    return timedelta(minutes=_positive_number(value, up_to=_MAX_MINUTES, unit="minutes"))
-
-
-def _seconds(value: str) -> timedelta:
-    return timedelta(seconds=_positive_number(value, up_to=_MAX_MINUTES * 60, unit="seconds"))
-
-
 def _pace(value: str) -> float:
     unit = "words per second (or 0, for no pauses)"
-    return 0.0 if value == "0" else _positive_number(value, up_to=1_000_000, unit=unit)
-
-
-def _positive_number(value: str, *, up_to: int, unit: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not 0 < number <= up_to:
-        raise ValueError(f"got {value!r}, expected a number of {unit}, above 0, at most {up_to}.")
-    return number
-
-
-def _positive_integer(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and int(value)):
-        raise ValueError(f"got {value!r}, expected a whole number above 0.")
-    return int(value)
+    return 0.0 if value == "0" else positive_number(value, up_to=1_000_000, unit=unit)
 
 
 def _port(value: str) -> int:

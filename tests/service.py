@@ -37,8 +37,8 @@ TRIP: Final = "Plan a 3-day trip to Tokyo"
 _PORTS: Final = range(20_000, 32_000)
 #: What starts a setting's name; a test's service gets none of the tester's.
 _SETTINGS: Final = (
-    *("AZURE_", "CONVERSATION_", "DATA_DIR", "DEMO_", "DURABLE_", "EMBEDDED_", "HOST", "LOG_LEVEL"),
-    *("MAX_REQUEST", "OPENAI_", "PORT", "REDIS_", "RUN_WAIT", "STREAM_"),
+    *("API_KEYS", "AZURE_", "CONVERSATION_", "CORS_", "DATA_DIR", "DEMO_", "DURABLE_", "EMBEDDED_"),
+    *("HEALTH_", "HOST", "LOG_LEVEL", "MAX_", "OPENAI_", "PORT", "REDIS_", "RUN_", "STREAM_", "TRUSTED_"),
 )
 #: In the names of keys that tests write by plain commands, as other programs do.
 FOREIGN: Final = "foreign"

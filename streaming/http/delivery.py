@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Final
 
 from streaming.entries import GAP, READING_EVENTS, RESET, StreamChunk, to_json
+from streaming.http.limits import TimeLimit
 from streaming.reading.open_stream import OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
@@ -23,7 +24,9 @@ _PLAIN_NOTES: Final = {
 }
 
 
-async def as_server_sent_events(opened: OpenStream, *, all_events: bool) -> AsyncGenerator[bytes, None]:
+async def as_server_sent_events(
+    opened: OpenStream, *, all_events: bool, limit: TimeLimit | None = None
+) -> AsyncGenerator[bytes, None]:
     """The read as server-sent events; heartbeats while it is silent."""
     loop = asyncio.get_running_loop()
     yield encode_retry(RECONNECT_MS)
@@ -37,6 +40,9 @@ async def as_server_sent_events(opened: OpenStream, *, all_events: bool) -> Asyn
             if body:
                 yield body
                 sent_at = loop.time()
+            if limit is not None and limit.is_reached(batch):
+                opened.cut_short = True
+                break
     if opened.cut_short:
         # The client is to come back: this is no end of the run, so it gets no done.
         yield encode_retry(RECONNECT_MS)
@@ -63,18 +69,24 @@ def _event_name(kind: str) -> str:
     return "".join(character for character in kind if character.isalnum() or character in "_-.") or "event"
 
 
-async def as_plain_text(opened: OpenStream, *, resumed: bool) -> AsyncGenerator[bytes, None]:
+async def as_plain_text(
+    opened: OpenStream, *, resumed: bool, limit: TimeLimit | None = None
+) -> AsyncGenerator[bytes, None]:
     """The bare text as it comes.
 
     Args:
         opened: The read.
         resumed: Whether its client has a part of the answer already.
+        limit: How long it may last.
     """
     plain = _PlainText(has_part=resumed)
     async with aclosing(opened) as batches:
         async for batch in batches:
             if text := "".join(plain.render(chunk) for chunk in batch):
                 yield text.encode("utf-8", "replace")
+            if limit is not None and limit.is_reached(batch):
+                opened.cut_short = True
+                break
     if opened.cut_short:
         yield CUT_NOTE
 

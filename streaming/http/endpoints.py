@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -20,8 +20,10 @@ from streaming.errors import (
     StreamUnavailable,
     TaskHubUnavailable,
 )
+from streaming.http.access import Access
 from streaming.http.answers import Answer, collect_answer
 from streaming.http.delivery import as_plain_text, as_server_sent_events
+from streaming.http.limits import Load, TimeLimit
 from streaming.http.messages import (
     TEXT_TYPE,
     HttpRequest,
@@ -30,6 +32,7 @@ from streaming.http.messages import (
     json_response,
     parse_flag,
 )
+from streaming.http.openapi import openapi_document
 from streaming.http.run_input import RunInput, parse_run_input
 from streaming.http.run_report import accepted, answered, failed, identity, run_report
 from streaming.http.task_hub import RunRequest, TaskHub
@@ -46,6 +49,14 @@ _log = logging.getLogger(__name__)
 
 #: A client that reconnects while the store is away comes back after this, in milliseconds.
 UNAVAILABLE_RETRY_MS: Final = 3_000
+
+#: Of a stream of server-sent events.
+STREAM_HEADERS: Final = {
+    "content-type": CONTENT_TYPE,
+    "cache-control": "no-cache, no-transform",
+    # nginx and its kin buffer responses without it.
+    "x-accel-buffering": "no",
+}
 
 #: Cursors of clients that have nothing yet.
 _FROM_THE_START: Final = (None, "", "0", "0-0")
@@ -65,22 +76,29 @@ class Endpoints:
     hub: TaskHub
     #: Keeps runs alive that wait for their turn.
     leases: LeaseKeeper
+    #: Shared by all of the process's endpoints.
+    load: Load = field(default_factory=Load)
+
+    @property
+    def access(self) -> Access:
+        """Who may do what."""
+        return Access(self.settings.access)
 
     async def run(self, request: HttpRequest) -> HttpResponse:
         """``POST /api/agents/{agent}/run``."""
-        return await _answering(self._run, request)
+        return await answering(self._run, request)
 
     async def status(self, request: HttpRequest) -> HttpResponse:
         """``GET /api/agents/{agent}/run/{conversation_id}``."""
-        return await _answering(self._status, request)
+        return await answering(self._status, request)
 
     async def cancel(self, request: HttpRequest) -> HttpResponse:
         """``DELETE /api/agents/{agent}/run/{conversation_id}``."""
-        return await _answering(self._cancel, request)
+        return await answering(self._cancel, request)
 
     async def stream(self, request: HttpRequest) -> HttpResponse:
         """``GET /api/agent/stream/{conversation_id}``."""
-        return await _answering(self._stream, request)
+        return await answering(self._stream, request)
 
     async def health(self, _request: HttpRequest) -> HttpResponse:
         """``GET /api/health``."""
@@ -100,28 +118,39 @@ class Endpoints:
         }
         return json_response(200 if healthy else 503, report)
 
+    async def openapi(self, _request: HttpRequest) -> HttpResponse:
+        """``GET /api/openapi.json``."""
+        return json_response(200, openapi_document(self.settings.access, self.agents))
+
     async def _run(self, request: HttpRequest) -> HttpResponse:
         agent = self._agent(request)
         wanted = parse_run_input(request)
+        self.access.check_joining(request, wanted.conversation_id)
         state = await self._start(agent, wanted)
+        token = self.access.issue(state.conversation_id)
+        headers = {**_identity_headers(state), **(token.headers if token else {})}
+        fields = token.fields if token else {}
         wait = self.agents[agent] if wanted.wait is None else wanted.wait
         if not wait:
-            return json_response(202, accepted(state, wanted.message), _identity_headers(state))
-        answer = await collect_answer(
-            self.reader, state, self.settings.run_wait_timeout, self._restorer.restore
-        )
+            return json_response(202, accepted(state, wanted.message) | fields, headers)
+        try:
+            answer = await self._collect(state)
+        except StreamingError as error:
+            # The run goes on: its client needs to know which one it is.
+            return error_response(error, headers)
         if answer.error is not None:
-            return json_response(*failed(state, answer), _identity_headers(state))
+            status, report = failed(state, answer)
+            return json_response(status, report | fields, headers)
         if wanted.is_json or request.accepts("json"):
-            return json_response(200, answered(state, wanted.message, answer), _identity_headers(state))
-        headers = {"content-type": TEXT_TYPE, **_identity_headers(state)}
-        return HttpResponse(200, headers, answer.text.encode())
+            return json_response(200, answered(state, wanted.message, answer) | fields, headers)
+        return HttpResponse(200, {"content-type": TEXT_TYPE, **headers}, answer.text.encode())
 
     async def _start(self, agent: str, wanted: RunInput) -> RunState:
         """Register the run, then tell the agent: its reader may come before its first chunk."""
         conversation_id = wanted.conversation_id or new_id()
-        state = await self.runs.register(conversation_id, new_id(), agent)
-        self.leases.keep(conversation_id, state.run, agent=agent)
+        with self.load.run_starting(len(self.leases.running()), self.settings.limits):
+            state = await self.runs.register(conversation_id, new_id(), agent)
+            self.leases.keep(conversation_id, state.run, agent=agent)
         try:
             await self.hub.start(
                 RunRequest(
@@ -136,6 +165,7 @@ class Endpoints:
             )
         except TaskHubUnavailable:
             # The client hears of it and tries again; the run itself must not wait for an agent for ever.
+            self.leases.release(conversation_id, state.run)
             await self.runs.fail_unstarted(state)
             raise
         _log.info("run accepted: conversation=%s run=%s agent=%s", conversation_id, state.run, agent)
@@ -164,11 +194,14 @@ class Endpoints:
     async def _stored_answer(self, state: RunState) -> Answer:
         """What the stream has of an ended run, also of one that failed on its way."""
         try:
-            return await collect_answer(
-                self.reader, state, self.settings.run_wait_timeout, self._restorer.restore
-            )
+            return await self._collect(state)
         except RunNotFound:
             return Answer("")
+
+    async def _collect(self, state: RunState) -> Answer:
+        return await collect_answer(
+            self.reader, state, self.settings.run_wait_timeout, self._restorer.restore
+        )
 
     async def _cancel(self, request: HttpRequest) -> HttpResponse:
         agent, conversation_id = self._agent(request), _conversation_id(request)
@@ -188,9 +221,11 @@ class Endpoints:
         events = request.query.get("events")
         if events not in (None, "", "all"):
             raise InvalidInput("events", events, "all, or nothing")
-        plain = request.accepts("text/plain") and not request.accepts("text/event-stream")
-        headers = {**_STREAM_HEADERS, "x-conversation-id": conversation_id}
-        headers["content-type"] = TEXT_TYPE if plain else CONTENT_TYPE
+        plain = request.wants_plain_text
+        headers = {**STREAM_HEADERS, "x-conversation-id": conversation_id}
+        if plain:
+            headers["content-type"] = TEXT_TYPE
+        limits = self.settings.limits
         try:
             opened = await self.reader.open(
                 conversation_id,
@@ -201,15 +236,17 @@ class Endpoints:
                 restore=self._restorer.restore,
             )
         except StreamUnavailable:
-            if plain or "last-event-id" not in request.headers:
+            if not request.is_event_source_reconnect:
                 raise
-            # An EventSource gives up for good at any status but 200; it is to come back.
             return HttpResponse(200, headers, encode_retry(UNAVAILABLE_RETRY_MS))
         if opened.has_nothing_more:
             return HttpResponse(204, {"x-conversation-id": conversation_id})
+        limit = TimeLimit(limits.stream_max, limits.stream_idle)
         if plain:
-            return HttpResponse(200, headers, as_plain_text(opened, resumed=cursor not in _FROM_THE_START))
-        return HttpResponse(200, headers, as_server_sent_events(opened, all_events=events == "all"))
+            resumed = cursor not in _FROM_THE_START
+            return HttpResponse(200, headers, as_plain_text(opened, resumed=resumed, limit=limit))
+        pieces = as_server_sent_events(opened, all_events=events == "all", limit=limit)
+        return HttpResponse(200, headers, pieces)
 
     @property
     def _restorer(self) -> StreamRestorer:
@@ -239,7 +276,7 @@ class Endpoints:
         return state
 
 
-async def _answering(answer: Endpoint, request: HttpRequest) -> HttpResponse:
+async def answering(answer: Endpoint, request: HttpRequest) -> HttpResponse:
     """Turn errors into answers; nothing of an unexpected one is shown."""
     try:
         return await answer(request)
@@ -267,10 +304,3 @@ def _run_id(request: HttpRequest) -> str | None:
 
 def _identity_headers(state: RunState) -> dict[str, str]:
     return {"x-conversation-id": state.conversation_id, "x-ms-session-id": state.conversation_id}
-
-
-_STREAM_HEADERS: Final = {
-    "cache-control": "no-cache, no-transform",
-    # nginx and its kin buffer responses without it.
-    "x-accel-buffering": "no",
-}

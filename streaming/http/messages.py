@@ -7,12 +7,21 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streaming.errors import InvalidInput, StreamingError, StreamUnavailable, TaskHubUnavailable
+from streaming.errors import (
+    InvalidInput,
+    StreamingError,
+    StreamUnavailable,
+    TaskHubUnavailable,
+    TooManyRuns,
+    TooManyStreams,
+    Unauthorized,
+)
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
-#: Told to clients with a 503, in seconds: long enough for a failover, short enough to wait.
+#: Told to clients with a 503 or 429, in seconds: long enough for a failover, short enough to wait.
 RETRY_AFTER_SECONDS: Final = "2"
+_TEMPORARY: Final = (StreamUnavailable, TaskHubUnavailable, TooManyRuns, TooManyStreams)
 
 _TRUE: Final = ("true", "1", "yes")
 _FALSE: Final = ("false", "0", "no")
@@ -28,10 +37,25 @@ class HttpRequest:
     #: By lower-case name.
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    #: The address that the request came from; empty where the host does not tell.
+    client: str = ""
 
     def accepts(self, media_type: str) -> bool:
         """Whether the ``Accept`` header names a media type."""
         return media_type in self.headers.get("accept", "").lower()
+
+    @property
+    def wants_plain_text(self) -> bool:
+        """Whether a stream is wanted as bare text, not as server-sent events."""
+        return self.accepts("text/plain") and not self.accepts("text/event-stream")
+
+    @property
+    def is_event_source_reconnect(self) -> bool:
+        """Whether this may be an ``EventSource`` that comes back.
+
+        It gives up for good at any status but 200, so trouble that passes must not be told by one.
+        """
+        return "last-event-id" in self.headers and not self.wants_plain_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +73,14 @@ def json_response(status: int, content: Any, headers: Mapping[str, str] | None =
     return HttpResponse(status, {"content-type": JSON_TYPE, **(headers or {})}, body)
 
 
-def error_response(error: StreamingError) -> HttpResponse:
+def error_response(error: StreamingError, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """Answer with an error: ``error`` for people, ``code`` for programs."""
-    headers = (
-        {"retry-after": RETRY_AFTER_SECONDS}
-        if isinstance(error, (StreamUnavailable, TaskHubUnavailable))
-        else {}
-    )
-    return json_response(error.http_status, {"error": error.message, "code": error.code}, headers)
+    told = dict(headers or {})
+    if isinstance(error, _TEMPORARY):
+        told["retry-after"] = RETRY_AFTER_SECONDS
+    if isinstance(error, Unauthorized):
+        told["www-authenticate"] = error.challenge
+    return json_response(error.http_status, {"error": error.message, "code": error.code}, told)
 
 
 def parse_flag(field_name: str, value: object) -> bool:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Final
 
-from streaming.http.endpoints import Endpoints
+from streaming.errors import TooManyStreams
+from streaming.http.access import Needs
+from streaming.http.endpoints import STREAM_HEADERS, Endpoints, answering
+from streaming.http.limits import CountedBody
 from streaming.http.messages import HttpRequest, HttpResponse
+from streaming.sse import encode_retry
+
+#: An ``EventSource`` that finds the service full comes back after this, in milliseconds: places become free
+#: when answers end, which takes longer than a failover.
+FULL_RETRY_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +25,51 @@ class Route:
     method: str
     path: str
     endpoint: Callable[[Endpoints, HttpRequest], Awaitable[HttpResponse]]
+    #: What it wants of its client, where keys or tokens are set.
+    needs: Needs = Needs.KEY
+    #: Whether it answers with a stream, of which there may be so many.
+    streams: bool = False
 
     @property
     def name(self) -> str:
         """What it does, in a word; unique among the routes."""
         return self.endpoint.__name__
 
+    async def answer(self, endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
+        """Let the request in and do what the route does; or refuse it."""
+
+        async def admitted(request: HttpRequest) -> HttpResponse:
+            endpoints.access.check(self.needs, request)
+            if self.streams:
+                return await self._counted(endpoints, request)
+            return await self.endpoint(endpoints, request)
+
+        return await answering(admitted, request)
+
+    async def _counted(self, endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
+        """Answer with a stream that has a place among the open ones for as long as it lasts."""
+        try:
+            place = endpoints.load.take_stream(request.client, endpoints.settings.limits)
+        except TooManyStreams:
+            if not request.is_event_source_reconnect:
+                raise
+            return HttpResponse(200, STREAM_HEADERS, encode_retry(FULL_RETRY_MS))
+        try:
+            response = await self.endpoint(endpoints, request)
+        except BaseException:
+            place.give_back()
+            raise
+        if isinstance(response.body, AsyncGenerator):
+            return replace(response, body=CountedBody(response.body, place))
+        place.give_back()
+        return response
+
 
 ROUTES: Final = (
-    Route("POST", "/api/agents/{agent}/run", Endpoints.run),
-    Route("GET", "/api/agents/{agent}/run/{conversation_id}", Endpoints.status),
-    Route("DELETE", "/api/agents/{agent}/run/{conversation_id}", Endpoints.cancel),
-    Route("GET", "/api/agent/stream/{conversation_id}", Endpoints.stream),
-    Route("GET", "/api/health", Endpoints.health),
+    Route("POST", "/api/agents/{agent}/run", Endpoints.run, Needs.JOINING),
+    Route("GET", "/api/agents/{agent}/run/{conversation_id}", Endpoints.status, Needs.CONVERSATION),
+    Route("DELETE", "/api/agents/{agent}/run/{conversation_id}", Endpoints.cancel, Needs.CONVERSATION),
+    Route("GET", "/api/agent/stream/{conversation_id}", Endpoints.stream, Needs.CONVERSATION, streams=True),
+    Route("GET", "/api/health", Endpoints.health, Needs.HEALTH),
+    Route("GET", "/api/openapi.json", Endpoints.openapi, Needs.NOTHING),
 )

@@ -37,7 +37,7 @@ _PARTS: Final = (
 )
 
 ROOMS: Final = {
-    "streaming": Room(ours=(), others=("redis",)),
+    "streaming": Room(ours=(), others=("jwt", "redis", "yaml")),
     "redis_stream_response_handler": Room(ours=("streaming",), others=("redis",)),
     "redis_callback": Room(
         ours=("redis_stream_response_handler", "streaming"),

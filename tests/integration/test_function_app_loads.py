@@ -81,14 +81,14 @@ def binding(function: dict[str, Any], kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 def test_every_route_is_a_function(indexed: dict[str, Any], route: Route) -> None:
-    """Each route of the contract is an HTTP function that asks for a key and has a durable client."""
+    """Each route of the contract is an HTTP function with a durable client; all but one ask for a key."""
     function = indexed["functions"][route.name]
     assert binding(function, "httpTrigger") == {
         "direction": "IN",
         "type": "httpTrigger",
         "name": "req",
         "methods": [route.method],
-        "authLevel": "FUNCTION",
+        "authLevel": "ANONYMOUS" if route.name == "openapi" else "FUNCTION",
         "route": route.path.removeprefix("/api/"),
     }
     assert binding(function, "durableClient") == {
@@ -97,6 +97,16 @@ def test_every_route_is_a_function(indexed: dict[str, Any], route: Route) -> Non
         "name": "client",
     }
     assert binding(function, "http") == {"direction": "OUT", "type": "http", "name": "$return"}
+
+
+def test_with_tokens_browsers_reach_their_routes() -> None:
+    """With stream tokens on, the platform leaves it to the app who reads; starting a run still takes a key."""
+    finished = run_indexer(STREAM_TOKEN_SECRETS="s" * 32, HEALTH_ANONYMOUS="true")
+    assert finished.returncode == 0, finished.stderr
+    functions = json.loads(finished.stdout)["functions"]
+    levels = {route.name: binding(functions[route.name], "httpTrigger")["authLevel"] for route in ROUTES}
+    without_key = {name for name, level in levels.items() if level == "ANONYMOUS"}
+    assert without_key == {"stream", "status", "cancel", "health", "openapi"}
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -1,0 +1,133 @@
+"""The server's HTTP/1.1 protocol, with bounds: uvicorn and its parser have none for what comes before a body.
+
+An endless header, request line or trailer would otherwise be collected in memory for as long as it comes, and
+a connection that never sends a whole request would be kept for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from http import HTTPStatus
+from typing import ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from streaming.errors import HeadersTooLarge, StreamingError
+from streaming.http.messages import JSON_TYPE
+
+#: How long a client may take from connecting, or from a request's first byte, to the end of its headers.
+HEAD_PATIENCE: Final = timedelta(seconds=30)
+#: What a header costs in memory besides its bytes: with many short ones it is most of it.
+_HEADER_OVERHEAD: Final = 32
+
+
+def bounded_protocol(max_header_bytes: int) -> type[BoundedHttpProtocol]:
+    """The protocol for a server."""
+    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"max_header_bytes": max_header_bytes})
+
+
+def _written(error: StreamingError) -> bytes:
+    """An error's answer as it goes over the wire, for what never becomes a request."""
+    status = HTTPStatus(error.http_status)
+    body = json.dumps({"error": error.message, "code": error.code})
+    head = (
+        f"HTTP/1.1 {status} {status.phrase}",
+        f"content-type: {JSON_TYPE}",
+        f"content-length: {len(body)}",
+        "connection: close",
+    )
+    return "\r\n".join((*head, "", body)).encode()
+
+
+_TOO_LARGE: Final = _written(HeadersTooLarge())
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Refuses heads and trailers over the limit with 431, before they are whole, and closes."""
+
+    max_header_bytes: ClassVar[int]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Watch from the first moment."""
+        super().connection_made(transport)
+        #: Bytes that the parser took since it last told of something whole: it keeps them.
+        self._unfinished = 0
+        #: Of the message's line and headers, as far as they are known.
+        self._head = 0
+        self._is_too_large = False
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching."""
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes, unless too much of it is unfinished."""
+        if self._is_too_large:
+            return
+        self._unfinished += len(data)
+        super().data_received(data)
+        if self._unfinished > self.max_header_bytes and not self.transport.is_closing():
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head = 0
+        self._head_timer.cancel()
+        self._await_head()
+
+    def on_url(self, url: bytes) -> None:
+        """The request's line, or a part of it."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer."""
+        self._count(len(name) + len(value) + _HEADER_OVERHEAD)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._unfinished = 0
+        self._head_timer.cancel()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body, which is bounded where it is read."""
+        self._unfinished = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._unfinished = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser refused; also what it refused because we did."""
+        if self._is_too_large:
+            self._refuse()
+        else:
+            super().send_400_response(msg)
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > self.max_header_bytes:
+            self._is_too_large = True
+            # The parser stops at it, and uvicorn answers.
+            raise ValueError
+
+    def _refuse(self) -> None:
+        self._is_too_large = True
+        self.transport.write(_TOO_LARGE)
+        self.transport.close()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_PATIENCE.total_seconds(), self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,139 @@
+"""How much one process takes on: streams in all and of one client, how long each lasts, runs in progress."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from streaming.access_settings import LimitSettings
+from streaming.entries import StreamChunk
+from streaming.errors import TooManyRuns, TooManyStreams, TooManyStreamsOfClient
+
+
+class Load:
+    """What this process has taken on. Used on the event loop that serves its requests."""
+
+    def __init__(self) -> None:
+        #: Streams that are open.
+        self.streams = 0
+        self._of_client: Counter[str] = Counter()
+        self._runs_starting = 0
+
+    def take_stream(self, client: str, limits: LimitSettings) -> StreamPlace:
+        """Take a place for one more stream. ``client`` is an address; an empty one has no limit of its own.
+
+        Raises:
+            TooManyStreams: there are as many as the limits allow; ``TooManyStreamsOfClient``: of this client.
+        """
+        of_each = limits.max_streams_per_client
+        if client and of_each is not None and self._of_client[client] >= of_each:
+            raise TooManyStreamsOfClient
+        if self.streams >= limits.max_streams:
+            raise TooManyStreams
+        self.streams += 1
+        self._of_client[client] += 1
+        return StreamPlace(self, client)
+
+    def _stream_ended(self, client: str) -> None:
+        self.streams -= 1
+        self._of_client[client] -= 1
+        if not self._of_client[client]:
+            # Else it would grow by each address that was ever seen.
+            del self._of_client[client]
+
+    @contextmanager
+    def run_starting(self, in_progress: int, limits: LimitSettings) -> Iterator[None]:
+        """Count a run from its request to where it is in progress, so that no burst passes the limit.
+
+        Raises:
+            TooManyRuns: as many are in progress, or on their way there, as the limits allow.
+        """
+        if in_progress + self._runs_starting >= limits.max_runs:
+            raise TooManyRuns
+        self._runs_starting += 1
+        try:
+            yield
+        finally:
+            self._runs_starting -= 1
+
+
+class StreamPlace:
+    """One stream's place among the open ones. Given back at the latest when nobody holds it any more."""
+
+    def __init__(self, load: Load, client: str) -> None:
+        self._leave = weakref.finalize(self, load._stream_ended, client)  # noqa: SLF001 - its other half
+        self._leave.atexit = False
+
+    def give_back(self) -> None:
+        """Make room for another stream. Doing it again does nothing."""
+        self._leave()
+
+
+class CountedBody(AsyncGenerator[bytes, None]):
+    """A response's pieces, whose place is given back however they end.
+
+    No generator function: one that was never iterated runs no ``finally`` when it is closed.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], place: StreamPlace) -> None:
+        self._pieces = pieces
+        self._place = place
+
+    async def asend(self, value: None) -> bytes:
+        """The next piece."""
+        try:
+            return await self._pieces.asend(value)
+        except BaseException:
+            self._place.give_back()
+            raise
+
+    async def athrow(
+        self,
+        kind: Any,
+        value: BaseException | object = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> bytes:
+        """Raise inside the pieces."""
+        try:
+            return await self._pieces.athrow(kind, value, traceback)
+        except BaseException:
+            self._place.give_back()
+            raise
+
+    async def aclose(self) -> None:
+        """End the pieces."""
+        try:
+            await self._pieces.aclose()
+        finally:
+            self._place.give_back()
+
+
+class TimeLimit:
+    """Says when one response of the stream route has lasted, or was silent, for long enough.
+
+    The client then comes back with its cursor: a response that never ends would keep a connection, and the
+    token that opened it, alive for ever.
+    """
+
+    def __init__(self, longest: timedelta, longest_silence: timedelta) -> None:
+        self._silence = longest_silence.total_seconds()
+        now = asyncio.get_running_loop().time()
+        self._end = now + longest.total_seconds()
+        self._entry_at = now
+
+    def is_reached(self, batch: Sequence[StreamChunk]) -> bool:
+        """Whether to end after this batch; an empty one is a heartbeat."""
+        now = asyncio.get_running_loop().time()
+        if batch:
+            self._entry_at = now
+            if batch[-1].is_terminal:
+                # Most likely the last batch: the read ends by itself.
+                return False
+        return now >= self._end or now - self._entry_at >= self._silence
