@@ -178,7 +178,7 @@ class Access:
                 )
             except jwt.ExpiredSignatureError:
                 raise
-            except (jwt.InvalidTokenError, RecursionError):
+            except jwt.InvalidTokenError:
                 continue
             return [str(claims["sub"])]
         return []
@@ -204,7 +204,7 @@ def _tokens(request: HttpRequest) -> list[str]:
     authorization = request.headers.get("authorization", "")
     bearer = authorization[len(_BEARER) :] if authorization.lower().startswith(_BEARER) else ""
     given = (request.headers.get(TOKEN_HEADER, ""), bearer.strip(), request.query.get(TOKEN_PARAMETER, ""))
-    return [token for token in given if 0 < len(token) <= _MAX_TOKEN_LENGTH]
+    return [token for token in given if 0 < len(token) <= _MAX_TOKEN_LENGTH and token.isascii()]
 
 
 def _digest(text: str) -> bytes:

@@ -100,7 +100,7 @@ def test_every_route_is_a_function(indexed: dict[str, Any], route: Route) -> Non
 
 
 def test_with_tokens_browsers_reach_their_routes() -> None:
-    """With stream tokens on, the platform leaves it to the app who reads; starting a run still takes a key."""
+    """With stream tokens on, the app decides who reads; starting a run still takes a platform key."""
     finished = run_indexer(STREAM_TOKEN_SECRETS="s" * 32, HEALTH_ANONYMOUS="true")
     assert finished.returncode == 0, finished.stderr
     functions = json.loads(finished.stdout)["functions"]
