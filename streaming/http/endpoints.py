@@ -37,7 +37,7 @@ from streaming.http.run_input import RunInput, parse_run_input
 from streaming.http.run_report import accepted, answered, failed, identity, run_report
 from streaming.http.task_hub import RunRequest, TaskHub
 from streaming.identifiers import check_conversation_id, check_run_id, new_id
-from streaming.reading.reader import StreamReader
+from streaming.reading.reader import HEARTBEAT, StreamReader
 from streaming.settings import Settings
 from streaming.sse import CONTENT_TYPE, encode_retry
 from streaming.store.run_store import RunState, RunStore
@@ -233,6 +233,8 @@ class Endpoints:
                 run=_run_id(request),
                 follow=parse_flag("follow", request.query.get("follow") or False),
                 appear_timeout=self.settings.stream_appear_timeout,
+                # Limits are looked at whenever a read gives something.
+                heartbeat=min(HEARTBEAT, limits.stream_max, limits.stream_idle),
                 restore=self._restorer.restore,
             )
         except StreamUnavailable:

@@ -250,7 +250,7 @@ async def test_links_are_free_of_tokens(client: httpx.AsyncClient) -> None:
 
 
 async def test_without_keys_anybody_starts_and_nobody_else_reads(anybody: httpx.AsyncClient) -> None:
-    """With tokens alone anybody starts a new conversation, and only its token opens it; no id can be chosen."""
+    """With tokens alone anybody starts a new conversation, which only its token opens; no id is chosen."""
     started = await anybody.post(RUN, content="Plan a trip to Oslo")
     assert started.status_code == 202
     run = started.json()
