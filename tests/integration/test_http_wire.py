@@ -1,0 +1,249 @@
+"""Requests that no honest client sends: endless heads, odd bytes, wrong lengths, requests that never end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import uvicorn
+
+from hosting import http_protocol, starlette_requests
+from hosting.asgi import create_app
+from hosting.http_protocol import bounded_protocol
+from hosting.listener import listen
+from streaming.http.endpoints import Endpoints
+from streaming.settings import Settings
+from tests.service import PATIENCE, Service, eventually
+
+LIMIT: Final = 32_768
+HEALTH: Final = b"GET /api/health HTTP/1.1\r\nhost: x\r\n"
+RUN: Final = b"POST /api/agents/TravelPlanner/run"
+CHUNKED: Final = RUN + b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM: Final = b"GET /api/agent/stream/"
+#: More than is ever read at a time, and far more than the limit.
+ENDLESS: Final = 64 * 1_048_576
+
+
+def exchange(address: tuple[str, int], sent: bytes, *, ends: bool = True) -> bytes:
+    """Send bytes, and read what comes until the service closes."""
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
+        try:
+            connection.sendall(sent)
+            if ends:
+                connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            # The service has closed; what it said before may still be there.
+            pass
+        received = b""
+        try:
+            while piece := connection.recv(65_536):
+                received += piece
+        except ConnectionError:
+            pass
+        return received
+
+
+def answers_of(received: bytes) -> list[int]:
+    """The status of each response in what was received."""
+    return [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:]]
+
+
+def memory_bytes(service: Service) -> int:
+    """What the service holds in memory."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
+    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1_024
+
+
+# ── Heads ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEALTH + b"x-long: " + b"a" * LIMIT + b"\r\n\r\n",
+        HEALTH + b"x: y\r\n" * (LIMIT // 32) + b"\r\n",
+        b"GET /api/health?" + b"a" * LIMIT + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+    ids=["one long header", "many short headers", "a long request line"],
+)
+def test_a_head_over_the_limit(service: Service, head: bytes) -> None:
+    """A request line and headers over MAX_HEADER_BYTES are refused with 431 and the usual error."""
+    received = exchange(service.address, head, ends=False)
+    assert answers_of(received) == [431]
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["code"] == "headers_too_large"
+
+
+def test_heads_within_the_limit(service: Service) -> None:
+    """Headers that fit are taken, on each of many requests over one connection."""
+    head = HEALTH + b"x-long: " + b"a" * (LIMIT - 1_024) + b"\r\n\r\n"
+    closing = HEALTH + b"connection: close\r\n\r\n"
+    assert answers_of(exchange(service.address, head * 5 + closing, ends=False)) == [200] * 6
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /api/health?",
+        HEALTH + b"x-long: ",
+        HEALTH + b"x-lo",
+        CHUNKED + b"1\r\nx\r\n0\r\nx-trailer: ",
+        CHUNKED + b"1;x=",
+    ],
+    ids=["request line", "header", "header name", "trailer", "chunk extension"],
+)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not tell: Linux-only")
+def test_what_never_ends_is_not_collected(service: Service, beginning: bytes) -> None:
+    """Whatever part of a request goes on for ever, the service closes early and keeps nothing of it."""
+    before = memory_bytes(service)
+    received = exchange(service.address, beginning + b"a" * ENDLESS, ends=False)
+    # The answer may be lost: closing a connection on which more is coming resets it.
+    assert set(answers_of(received)) <= {400, 431}
+    assert memory_bytes(service) - before < ENDLESS / 4
+    assert httpx.get(f"{service.url}/api/health", trust_env=False).status_code == 200
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[tuple[str, int]]:
+    """The server as the standalone host has it, in this process, where its patience can be shortened."""
+    with listen("127.0.0.1", 0) as listener:
+        config = uvicorn.Config(
+            app, http=bounded_protocol(LIMIT), ws="none", log_config=None, access_log=False, lifespan="off"
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+
+        async def is_started() -> bool:
+            return server.started
+
+        await eventually(is_started, "the server has started")
+        yield listener.getsockname()
+        server.should_exit = True
+        await serving
+
+
+@pytest.mark.parametrize("sent", [b"", HEALTH, HEALTH + b"\r\n" + HEALTH], ids=["nothing", "half", "second"])
+async def test_a_head_that_never_ends_in_time(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """Who connects and does not send a whole request in time is let go of."""
+    monkeypatch.setattr(http_protocol, "HEAD_PATIENCE", timedelta(seconds=0.2))
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async with served(app) as address:
+        received = await asyncio.to_thread(exchange, address, sent, ends=False)
+    assert answers_of(received) == [200] * (sent.count(b"\r\n\r\n"))
+
+
+async def test_a_body_that_never_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that does not come in time is answered with 408."""
+    monkeypatch.setattr(starlette_requests, "BODY_PATIENCE", timedelta(seconds=0.2))
+    # Nothing behind the body is ever reached.
+    nothing: Any = None
+    endpoints = Endpoints(
+        settings=Settings(), agents={}, runs=nothing, reader=nothing, hub=nothing, leases=nothing
+    )
+    head = b"POST /api/agents/a/run HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 9\r\n\r\nhal"
+    async with served(create_app(endpoints)) as address:
+        received = await asyncio.to_thread(exchange, address, head, ends=False)
+    assert answers_of(received) == [408]
+    assert b"request_timeout" in received
+
+
+# ── Odd bytes ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("request_head", "body", "statuses"),
+    [
+        (STREAM + b"a%00b HTTP/1.1", b"", {400}),
+        (STREAM + b"%2e%2e HTTP/1.1", b"", {400, 404}),
+        (STREAM + b"..%2f..%2fhealth HTTP/1.1", b"", {400, 404}),
+        (STREAM + b"../../health HTTP/1.1", b"", {404}),
+        (STREAM + b"%ff%fe HTTP/1.1", b"", {400}),
+        (STREAM + b"\xff\xfe HTTP/1.1", b"", {400}),
+        (STREAM + b"a" * 129 + b" HTTP/1.1", b"", {400}),
+        (STREAM + b"a" * 20_000 + b" HTTP/1.1", b"", {400}),
+        (STREAM + b"{a}:runs HTTP/1.1", b"", {400}),
+        (STREAM + b"a?cursor=%00 HTTP/1.1", b"", {400}),
+        (STREAM + b"a?cursor=%ff&cursor=0 HTTP/1.1", b"", {404}),
+        (STREAM + b"a?run=%0d%0aset-cookie:x HTTP/1.1", b"", {400}),
+        (STREAM + b"a?follow=%f0%9f%98%80 HTTP/1.1", b"", {400}),
+        (STREAM + b"a HTTP/1.1\r\nlast-event-id: \xff\xfe", b"", {400}),
+        (STREAM + b"a HTTP/1.1\r\naccept: \xff\r\naccept: text/plain", b"", {404}),
+        (b"OPTIONS /api/agent/stream/a HTTP/1.1", b"", {405}),
+        (b"TRACE /api/agent/stream/a HTTP/1.1", b"", {405}),
+        (b"GET http://elsewhere/api/health HTTP/1.1", b"", {200, 404}),
+        (b"GET //api/health HTTP/1.1", b"", {404}),
+        (b"GET /api/health/ HTTP/1.1", b"", {404}),
+        (b"OPTIONS * HTTP/1.1", b"", {400, 404}),
+        (b"BREW /api/health HTTP/1.1", b"", {400}),
+        (RUN + b" HTTP/1.1\r\ncontent-length: 5", b"\xff\xfe\xfd\xfc\xfb", {400}),
+        (RUN + b" HTTP/1.1\r\ncontent-length: 3\r\ncontent-type: application/json", b"[1]", {400}),
+        (RUN + b" HTTP/1.1\r\ncontent-length: -1", b"", {400}),
+        (RUN + b" HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2", b"ab", {400}),
+        (RUN + b" HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked", b"0\r\n\r\n", {400}),
+        (RUN + b" HTTP/1.1\r\ntransfer-encoding: chunked", b"zz\r\n", {400}),
+        (RUN + b" HTTP/1.1\r\ntransfer-encoding: chunked", b"0\r\n\r\n", {400}),
+        (RUN + b" HTTP/1.1\r\ntransfer-encoding: gzip", b"x", {400}),
+        (
+            RUN + b"?conversation_id=a&conversation_id=b&session_id=a HTTP/1.1\r\ncontent-length: 1",
+            b"x",
+            {400},
+        ),
+        (RUN + b" HTTP/1.1\r\nx-ms-thread-id: \xc3\xbc\r\ncontent-length: 1", b"x", {400}),
+        (RUN + b" HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade, close", b"", {400}),
+    ],
+)
+def test_odd_requests(service: Service, request_head: bytes, body: bytes, statuses: set[int]) -> None:
+    """A request that is not quite one is a refusal that says so: never a fault, and nothing of its inside."""
+    separator = b"" if b"connection:" in request_head else b"connection: close\r\n"
+    sent = request_head + b"\r\nhost: x\r\n" + separator + b"\r\n" + body
+    received = exchange(service.address, sent, ends=False)
+    assert set(answers_of(received)) <= statuses, received[:500]
+    assert answers_of(received)
+    assert b"Traceback" not in received
+    assert b"set-cookie" not in received.partition(b"\r\n\r\n")[0].lower()
+
+
+@pytest.mark.parametrize("path", ["/api/health", "/api/openapi.json", "/api/agent/stream/nobody"])
+def test_head_requests(service: Service, path: str) -> None:
+    """HEAD answers as GET does, without a body."""
+    with httpx.Client(base_url=service.url, trust_env=False, timeout=PATIENCE) as client:
+        asked, headed = client.get(path), client.head(path)
+    assert headed.status_code == asked.status_code
+    assert headed.content == b""
+
+
+def test_a_body_that_is_cut_short(service: Service) -> None:
+    """Who announces more than it sends gets no run: half a message is none."""
+    head = RUN + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf a"
+    assert answers_of(exchange(service.address, head)) in ([], [400])
+
+
+# ── Clients that vanish ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no such option: Linux-only"
+)
+def test_connections_notice_dead_clients() -> None:
+    """Connections are probed when silent, and dropped when what was sent stays untaken for two minutes."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            level = socket.IPPROTO_TCP
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            idle = accepted.getsockopt(level, socket.TCP_KEEPIDLE)
+            probes = accepted.getsockopt(level, socket.TCP_KEEPCNT)
+            assert idle + probes * accepted.getsockopt(level, socket.TCP_KEEPINTVL) <= 120
+            assert accepted.getsockopt(level, socket.TCP_USER_TIMEOUT) == 120_000
