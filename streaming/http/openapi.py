@@ -58,7 +58,7 @@ def _security(needs: Needs, access: AccessSettings) -> list[dict[str, list[str]]
         Needs.CONVERSATION: keys + tokens,
     }[needs]
     ways: list[dict[str, list[str]]] = [{name: []} for name in wanted]
-    if needs is Needs.JOINING and not keys:
+    if needs is Needs.JOINING and tokens and not keys:
         # A new conversation is anybody's to start.
         ways.append({})
     return ways
