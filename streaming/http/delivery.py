@@ -18,6 +18,8 @@ RECONNECT_MS: Final = 1_000
 DONE: Final = "[DONE]"
 #: Ends plain text that ends early.
 CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
+#: Events of the protocol that are no typed entries.
+_OWN_EVENTS: Final = ("done", "error", "gap", "message")
 _PLAIN_NOTES: Final = {
     RESET: "\n[The answer starts again.]\n",
     GAP: "\n[Part of the answer is no longer retained.]\n",
@@ -65,8 +67,9 @@ def _event(chunk: StreamChunk, *, all_events: bool) -> bytes:
 
 
 def _event_name(kind: str) -> str:
-    """A foreign writer's type can't forge a line."""
-    return "".join(character for character in kind if character.isalnum() or character in "_-.") or "event"
+    """An entry's type can forge neither a line nor what other events mean."""
+    name = "".join(character for character in kind if character.isalnum() or character in "_-.") or "event"
+    return f"x-{name}" if name in _OWN_EVENTS else name
 
 
 async def as_plain_text(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streaming.entries import StreamChunk
+from streaming.http.delivery import _event
 from streaming.sse import (
     ServerSentEvent,
     ServerSentEventDecoder,
@@ -47,17 +49,56 @@ def test_a_stream_cut_anywhere_is_read_the_same(
         assert decoder.feed(sent[:cut]) + decoder.feed(sent[cut:]) + decoder.feed(b":") == events
 
 
-@given(st.lists(st.tuples(st.text(), st.sampled_from(["message", "done", "tool_call"]))), st.data())
-def test_what_is_written_is_read(sent: list[tuple[str, str]], data: st.DataObject) -> None:
-    """Any text survives the way, but for CR, which the format can't carry: every line end arrives as LF."""
-    stream = b"".join(encode_event(name, text, entry_id=f"{n}-0") for n, (text, name) in enumerate(sent))
-    cut = data.draw(st.integers(0, len(stream)))
+#: Texts that look like the format, and any others; half an emoji too.
+HOSTILE = st.text(st.sampled_from("\r\n:\0 \ufeff\u2028\x85\x0b😀\ud83ddataeventidretry0-9")) | st.text()
+
+
+def as_it_arrives(text: str) -> str:
+    """The format can't carry CR, nor UTF-8 half a surrogate pair."""
+    return re.sub("\r\n|\r", "\n", text).encode("utf-8", "replace").decode()
+
+
+@given(st.lists(st.tuples(HOSTILE, st.sampled_from(["message", "done", "tool_call"])), max_size=4))
+def test_what_is_written_is_read(sent: list[tuple[str, str]]) -> None:
+    """Any text survives the way, wherever the stream is cut; every line end arrives as LF, though."""
+    stream = encode_retry(1_000) + encode_comment("heartbeat")
+    stream += b"".join(encode_event(name, text, entry_id=f"{n}-0") for n, (text, name) in enumerate(sent))
+    expected = [ServerSentEvent(as_it_arrives(text), name, f"{n}-0") for n, (text, name) in enumerate(sent)]
+    for cut in range(len(stream) + 1):
+        decoder = ServerSentEventDecoder()
+        assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == expected
     decoder = ServerSentEventDecoder()
-    events = decoder.feed(stream[:cut]) + decoder.feed(stream[cut:])
-    expected = [
-        ServerSentEvent(re.sub("\r\n|\r", "\n", text), name, f"{n}-0") for n, (text, name) in enumerate(sent)
-    ]
-    assert events == expected
+    assert [event for byte in stream for event in decoder.feed(bytes([byte]))] == expected
+
+
+#: Entries as a hostile or broken writer may have stored them.
+CHUNKS = st.builds(
+    StreamChunk,
+    entry_id=st.just("7-0"),
+    text=HOSTILE,
+    type=st.none() | HOSTILE | st.sampled_from(["done", "error", "message", "reset", "gap", "id"]),
+    data=st.dictionaries(HOSTILE, HOSTILE, max_size=2),
+    error=st.none() | HOSTILE,
+    code=st.none() | HOSTILE,
+)
+
+
+@settings(max_examples=1_000)
+@given(CHUNKS, st.booleans())
+def test_no_entry_can_forge_an_event(chunk: StreamChunk, all_events: bool) -> None:
+    """Whatever is stored, an entry is at most one event: never an end that is none, nor another's cursor."""
+    decoder = ServerSentEventDecoder()
+    before = decoder.feed(encode_event("message", "before", entry_id="6-0"))
+    events = decoder.feed(_event(chunk, all_events=all_events))
+    after = decoder.feed(encode_event("message", "after", entry_id="8-0"))
+    assert (len(before), len(after), decoder.retry) == (1, 1, None)
+    assert len(events) <= 1
+    for event in events:
+        assert (event.event == "error") == (chunk.error is not None)
+        assert event.event != "done"
+        assert event.id == ("6-0" if event.event == "gap" else "7-0")
+        if event.event == "message":
+            assert event.data == as_it_arrives(chunk.text or "")
 
 
 @pytest.mark.parametrize(
