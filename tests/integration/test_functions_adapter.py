@@ -24,8 +24,10 @@ from hosting.functions_app import ClassicHttp, FunctionsHttp, LiveHttp, Streamin
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.access_settings import AccessSettings, LimitSettings
 from streaming.connections import connect
 from streaming.http.endpoints import Endpoints
+from streaming.http.limits import Load
 from streaming.http.messages import HttpResponse
 from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
@@ -68,8 +70,14 @@ def teller() -> Iterator[Teller]:
 
 
 @pytest.fixture
+def settings() -> Settings:
+    """What the app is set to; a test may have others."""
+    return Settings()
+
+
+@pytest.fixture
 async def new_app(
-    redis_url: str, teller: Teller
+    redis_url: str, teller: Teller, settings: Settings
 ) -> AsyncIterator[Callable[[FunctionsHttp], StreamingFunctionApp]]:
     """Makes apps around the agent; what they have connected is closed at the end."""
 
@@ -78,22 +86,26 @@ async def new_app(
 
     handlers = LoopLocal(lambda: RedisStreamResponseHandler(connect_here()))
     leases = LeaseKeeper(connect_here, timedelta(minutes=1))
+    load = Load()
 
     def endpoints(hub: TaskHub) -> Endpoints:
         handler = handlers.get()
         return Endpoints(
-            settings=Settings(),
+            settings=settings,
             agents={AGENT: False},
             runs=handler.runs,
             reader=handler.reader,
             hub=hub,
             leases=leases,
+            load=load,
         )
 
     def new(http: FunctionsHttp) -> StreamingFunctionApp:
         agent = StreamableAgent(cast("SupportsAgentRun", teller))
         callback = RedisStreamCallback(handlers.get, leases)
-        return StreamingFunctionApp(agents=[agent], callback=callback, endpoints=endpoints, http=http)
+        return StreamingFunctionApp(
+            agents=[agent], callback=callback, endpoints=endpoints, http=http, access=settings.access
+        )
 
     async def close_here() -> None:
         await handlers.get().aclose()
@@ -232,6 +244,50 @@ async def test_body_limit(classic: Platform, live: Platform) -> None:
         (await live.call("run", live_request(RUN_PATH, headers={"content-length": "1001"}))).body,
     ]
     assert {json.loads(answer)["code"] for answer in answers} == {"request_too_large"}
+
+
+# ── Tokens and limits ────────────────────────────────────────────────────────────────────────────────
+
+WITH_TOKENS: Final = Settings(access=AccessSettings(token_secrets=("s" * 64,)))
+
+
+@pytest.mark.parametrize("settings", [WITH_TOKENS])
+async def test_tokens_in_both_ways(classic: Platform, live: Platform, teller: Teller) -> None:
+    """Where the platform lets everybody through, the app itself asks for the conversation's token."""
+    teller.may_go_on.set()
+    run = json.loads((await classic.call("run", classic_request(RUN_PATH, b"hello", TEXT))).get_body())
+    path, token = {**RUN_PATH, "conversation_id": run["conversation_id"]}, run["stream_token"]
+    for name in ("stream", "status", "cancel"):
+        refused = [
+            (await classic.call(name, classic_request(path))).status_code,
+            (await live.call(name, live_request(path))).status_code,
+        ]
+        assert refused == [401, 401]
+    query = {"token": token}
+    answer = await classic.call("stream", classic_request(path, query=query))
+    assert b"data: second\n" in answer.get_body()
+    reader = Reader(await live.call("stream", live_request(path, query=f"token={token}".encode())))
+    await reader.until(b"data: [DONE]\n\n")
+    await asyncio.wait_for(reader.sending, PATIENCE)
+    others = {**path, "conversation_id": "another"}
+    forbidden = await live.call("stream", live_request(others, headers={"x-stream-token": token}))
+    assert forbidden.status_code == 403
+
+
+@pytest.mark.parametrize("settings", [Settings(limits=LimitSettings(max_streams=1))])
+async def test_places_are_counted_over_requests(live: Platform) -> None:
+    """A place is taken for as long as its stream lasts, and one that is never sent takes none for long."""
+    conversation_id = await started(live, live_request(RUN_PATH, b"hello", TEXT))
+    asked = {"conversation_id": conversation_id}
+    reader = Reader(await live.call("stream", live_request(asked)))
+    await reader.until(b"data: first \n\n")
+    assert (await live.call("stream", live_request(asked))).status_code == 503
+    back = await live.call("stream", live_request(asked, headers={"last-event-id": "0-0"}))
+    assert (back.status_code, back.body) == (200, b"retry: 5000\n\n")
+    await reader.leave()
+    for _ in range(3):
+        # The platform may lose a client before it sends anything.
+        assert (await live.call("stream", live_request(asked))).status_code == 200
 
 
 # ── Classic handlers in a live app ───────────────────────────────────────────────────────────────────
