@@ -1,4 +1,4 @@
-"""Keys, stream tokens and pages of other origins, against a real service: docs/security.md."""
+"""Keys, stream tokens and pages of other origins, against a real service: docs/protocol.md, 5.8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process takes on, and for how long, against real services: docs/protocol.md, 5.8."""
+"""What one process takes on, and for how long, against real services: docs/protocol.md, 5.9."""
 
 from __future__ import annotations
 

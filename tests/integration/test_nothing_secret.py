@@ -102,7 +102,7 @@ async def test_answers_while_redis_refuses(tmp_path_factory: pytest.TempPathFact
             run = (await client.post(RUN, content="Hello")).json()
             await read_events(client, run["conversation_id"])
             await redis.config_set("requirepass", PASSWORD)
-            await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await redis.client_kill_filter(_type="normal", skipme=True)
 
             async def is_away() -> bool:
                 return (await client.get("/api/health")).status_code == 503

@@ -1,4 +1,4 @@
-"""Who is let in: keys, stream tokens, and what either opens; docs/security.md."""
+"""Who is let in: keys, stream tokens, and what either opens: docs/protocol.md, 5.8."""
 
 from __future__ import annotations
 
