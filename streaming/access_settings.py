@@ -67,7 +67,7 @@ class AccessSettings:
 class LimitSettings:
     """How much one process takes on."""
 
-    #: Streams that are open at a time: some 60 KB of memory each when their readers are slow.
+    #: Streams that are open at a time: each a connection, and up to 64 KiB that a slow reader has not taken.
     max_streams: int = 20_000
     #: Of one client's address. ``None``: as ``max_streams``, since behind a proxy all clients look like one.
     max_streams_per_client: int | None = None
