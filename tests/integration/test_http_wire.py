@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from hosting import http_protocol, starlette_requests
+from hosting import listener as listener_module
 from hosting.asgi import create_app
 from hosting.http_protocol import bounded_protocol
 from hosting.listener import listen
@@ -247,3 +248,30 @@ def test_connections_notice_dead_clients() -> None:
             probes = accepted.getsockopt(level, socket.TCP_KEEPCNT)
             assert idle + probes * accepted.getsockopt(level, socket.TCP_KEEPINTVL) <= 120
             assert accepted.getsockopt(level, socket.TCP_USER_TIMEOUT) == 120_000
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no such option: Linux-only"
+)
+async def test_a_client_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is there but takes nothing of what it is sent is let go of, and its response ends."""
+    monkeypatch.setattr(listener_module, "UNTAKEN_LIMIT", timedelta(seconds=1))
+    gone = asyncio.Event()
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        async def send_for_ever() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+
+        sending = asyncio.create_task(send_for_ever())
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        sending.cancel()
+        gone.set()
+
+    async with served(app) as address:
+        with socket.create_connection(address) as connection:
+            connection.sendall(HEALTH + b"\r\n")
+            async with asyncio.timeout(PATIENCE):
+                await gone.wait()

@@ -87,7 +87,7 @@ def test_each_setting_is_read() -> None:
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:
-    """A value that can't be used is an error that names the setting, ends as a sentence, and tells no secret."""
+    """A value that can't be used is an error that names the setting, is a sentence, and tells no secret."""
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({name: value})
     assert re.fullmatch(rf"{name}: .*\.", caught.value.message)
