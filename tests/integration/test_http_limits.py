@@ -150,6 +150,7 @@ async def test_too_many_runs(client: httpx.AsyncClient) -> None:
     assert len(accepted) == 2
     assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(503, "too_many_runs")}
     assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    assert (await client.post(RUN, json={"message": "One more"})).status_code == 503
     await client.delete(accepted[0]["links"]["status"])
 
     async def is_room() -> bool:
