@@ -10,9 +10,9 @@ import asyncio
 import json
 from datetime import timedelta
 from http import HTTPStatus
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from streaming.errors import HeadersTooLarge, StreamingError
 from streaming.http.messages import JSON_TYPE
@@ -57,11 +57,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         #: Of the message's line and headers, as far as they are known.
         self._head = 0
         self._is_too_large = False
+        self._head_timer: asyncio.TimerHandle | None = None
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop watching."""
-        self._head_timer.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -70,6 +71,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._unfinished += len(data)
         super().data_received(data)
+        # Before the first request it is None, whatever its type says.
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if self._head_timer is None and (cycle is None or cycle.response_complete):
+            # Whatever came, empty lines for example: uvicorn has stopped its own clock for it.
+            self._await_head()
         if self._unfinished > self.max_header_bytes and not self.transport.is_closing():
             self._refuse()
 
@@ -77,7 +83,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._head = 0
-        self._head_timer.cancel()
         self._await_head()
 
     def on_url(self, url: bytes) -> None:
@@ -93,7 +98,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._unfinished = 0
-        self._head_timer.cancel()
+        self._stop_waiting()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -126,7 +131,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _await_head(self) -> None:
+        self._stop_waiting()
         self._head_timer = self.loop.call_later(HEAD_PATIENCE.total_seconds(), self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():

@@ -145,6 +145,24 @@ async def test_a_head_that_never_ends_in_time(monkeypatch: pytest.MonkeyPatch, s
     assert answers_of(received) == [200] * (sent.count(b"\r\n\r\n"))
 
 
+async def test_empty_lines_are_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends empty lines after an answer does not keep the connection by that."""
+    monkeypatch.setattr(http_protocol, "HEAD_PATIENCE", timedelta(seconds=0.2))
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async with served(app) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(HEALTH + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\r\n")
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.close()
+
+
 async def test_a_body_that_never_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that does not come in time is answered with 408."""
     monkeypatch.setattr(starlette_requests, "BODY_PATIENCE", timedelta(seconds=0.2))
