@@ -97,12 +97,13 @@ class CountedBody(AsyncGenerator[bytes, None]):
         self,
         kind: Any,
         value: BaseException | object = None,
-        traceback: TracebackType | None = None,
+        traceback: TracebackType | None = None,  # noqa: ARG002 - it is on the error
         /,
     ) -> bytes:
-        """Raise inside the pieces."""
+        """Raise inside the pieces. The forms with several arguments are the interface's, and deprecated."""
+        error = value if isinstance(value, BaseException) else kind
         try:
-            return await self._pieces.athrow(kind, value, traceback)
+            return await self._pieces.athrow(error)
         except BaseException:
             self._place.give_back()
             raise
