@@ -20,6 +20,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import REASONING, RESET, TOOL_CALL, TOOL_RESULT, USAGE, NewEntry, RunStatus
 from streaming.errors import RunEnded, RunLost, SequenceGap, StreamUnavailable, WriterRefused
 from streaming.identifiers import new_id
+from streaming.store.run_store import Forgotten
 from streaming.text_joiner import TextJoiner, storable
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason, current_run
@@ -34,6 +35,8 @@ CANCELLED_CODE: Final = "cancelled"
 EVENT_DATA_LIMIT: Final = 65_536
 #: A corrected answer is appended in pieces of this many characters.
 CORRECTION_PIECE: Final = 65_536
+#: How often in a row a stream that was lost is written again. A Redis that loses it as often is of no use.
+REWRITES: Final = 10
 
 
 class RedisStreamCallback(AgentResponseCallbackProtocol):
@@ -96,22 +99,31 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         except RunEnded:
             _log.info("run has ended before, not executed again: %s", control)
             control.stop(StopReason.SUPERSEDED)
-        except StreamUnavailable:
+        except (StreamUnavailable, RunLost):
             _log.error("run goes on without its stream: %s", control)
         else:
             self._runs[control] = _RunStream(control, writer, context.agent_name)
         return control
 
-    async def _new_writer(self, control: RunControl, agent: str) -> RunWriter:
-        """Begin an attempt.
+    async def _new_writer(
+        self, control: RunControl, agent: str, forgotten: Forgotten | None = None
+    ) -> RunWriter:
+        """Begin an attempt; one that was ``forgotten`` is to be written again.
 
         Raises:
+            AttemptFenced: another execution has taken over what was forgotten.
+            RunLost: Redis forgets runs as fast as they are registered.
             RunEnded: the run has its terminal.
             StreamUnavailable: Redis does not answer.
         """
         handler = self._handler()
         attempt = await handler.begin_run(
-            control.conversation_id, control.run, agent=agent, owner=new_id(), patient=True
+            control.conversation_id,
+            control.run,
+            agent=agent,
+            owner=new_id(),
+            patient=True,
+            forgotten=forgotten,
         )
         if attempt.cancel_requested:
             control.stop(StopReason.CANCELLED)
@@ -142,12 +154,21 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
             self._leases.release(control.conversation_id, control.run, control)
 
     async def _put(self, run: _RunStream, entry: NewEntry) -> None:
+        lost: WriterRefused
         try:
             await run.put(entry)
-        except (RunLost, SequenceGap) as lost:
+            return
+        except (RunLost, SequenceGap) as refused:
+            lost = refused
+        for _ in range(REWRITES):
             # The store forgot what it had acknowledged (flushed, or a failover): nothing is lost here yet.
             _log.warning("stream is written again, %s: %s", lost.code, run.control)
-            await run.write_again(await self._new_writer(run.control, run.agent))
+            try:
+                await run.write_again(await self._new_writer(run.control, run.agent, run.forgotten))
+                return
+            except (RunLost, SequenceGap) as refused:
+                lost = refused
+        raise StreamUnavailable
 
 
 class _RunStream:
@@ -163,21 +184,27 @@ class _RunStream:
         self._calls: dict[str, dict[str, str]] = {}
         self._failure: Content | None = None
 
+    @property
+    def forgotten(self) -> Forgotten:
+        """What is to be written again once Redis has forgotten it."""
+        return self._writer.forgotten
+
     async def put(self, entry: NewEntry) -> None:
         """Hand an entry to the writer; wait until the terminal is in Redis."""
         self._put.append(entry)
+        await self._hand_over(entry)
+
+    async def write_again(self, writer: RunWriter) -> None:
+        """Write all of it with another attempt, whose ``reset`` told readers to discard what they have."""
+        self._writer = writer
+        for entry in self._put:
+            await self._hand_over(entry)
+
+    async def _hand_over(self, entry: NewEntry) -> None:
         await self._writer.put(entry)
         if entry.status is not None:
             await self._writer.flush()
             _log.info("run ended: %s status=%s entries=%d", self.control, entry.status.value, len(self._put))
-
-    async def write_again(self, writer: RunWriter) -> None:
-        """Write all of it with another attempt; readers discard what they have."""
-        self._writer = writer
-        entries, self._put = self._put, []
-        await self.put(_event(RESET, {"reason": "the stream was lost and is written again"}))
-        for entry in entries:
-            await self.put(entry)
 
     def translate(self, update: AgentResponseUpdate) -> list[NewEntry]:
         """An update's entries."""

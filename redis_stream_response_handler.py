@@ -22,7 +22,7 @@ from streaming.entries import READING_EVENTS, StreamChunk
 from streaming.errors import RunLost, StreamingError, StreamUnavailable
 from streaming.identifiers import check_conversation_id, keys_of
 from streaming.reading.reader import StreamReader
-from streaming.store.run_store import Attempt, RunStore
+from streaming.store.run_store import Attempt, Forgotten, RunStore
 from streaming.text_joiner import storable
 from streaming.writing.writer import PATIENCE, RETRY_FIRST, RETRY_MOST
 
@@ -32,6 +32,8 @@ __all__ = ["RedisStreamResponseHandler", "StreamChunk"]
 APPEAR_TIMEOUT: Final = timedelta(seconds=30)
 #: Told to readers when a run is executed again.
 RETRIED_REASON: Final = "the run was interrupted and starts again"
+#: Told to readers when Redis has forgotten what it had.
+LOST_REASON: Final = "the stream was lost and is written again"
 
 
 class RedisStreamResponseHandler:
@@ -146,7 +148,14 @@ class RedisStreamResponseHandler:
             yield StreamChunk(entry_id=cursor or "0-0", error=away.message, code=away.code)
 
     async def begin_run(
-        self, conversation_id: str, run: str, *, agent: str, owner: str, patient: bool = False
+        self,
+        conversation_id: str,
+        run: str,
+        *,
+        agent: str,
+        owner: str,
+        patient: bool = False,
+        forgotten: Forgotten | None = None,
     ) -> Attempt:
         """Start an attempt of a run, which is registered first if it was not.
 
@@ -156,8 +165,10 @@ class RedisStreamResponseHandler:
             agent: The agent's name.
             owner: Names this execution: beginning again with the same name changes nothing.
             patient: Try for ``streaming.writing.writer.PATIENCE`` while Redis is away.
+            forgotten: The attempt of this execution that is to be written again, since Redis lost it.
 
         Raises:
+            AttemptFenced: another execution has taken over what is to be written again.
             RunEnded: the run has its terminal; it must not be executed again.
             StreamUnavailable: Redis does not answer.
         """
@@ -166,20 +177,27 @@ class RedisStreamResponseHandler:
         pause = RETRY_FIRST.total_seconds()
         while True:
             try:
-                return await self._begin_once(conversation_id, run, agent, owner)
+                return await self._begin_once(conversation_id, run, agent, owner, forgotten)
             except RedisError as error:
                 if loop.time() >= give_up_at:
                     raise StreamUnavailable from error
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_MOST.total_seconds())
 
-    async def _begin_once(self, conversation_id: str, run: str, agent: str, owner: str) -> Attempt:
+    async def _begin_once(
+        self, conversation_id: str, run: str, agent: str, owner: str, forgotten: Forgotten | None
+    ) -> Attempt:
+        reason = RETRIED_REASON if forgotten is None else LOST_REASON
         try:
-            return await self.runs.begin(conversation_id, run, owner=owner, reason=RETRIED_REASON)
+            return await self.runs.begin(
+                conversation_id, run, owner=owner, reason=reason, forgotten=forgotten
+            )
         except RunLost:
             # The framework may be asked to run an agent by others than our HTTP routes.
             await self.runs.register(conversation_id, run, agent)
-            return await self.runs.begin(conversation_id, run, owner=owner, reason=RETRIED_REASON)
+            return await self.runs.begin(
+                conversation_id, run, owner=owner, reason=reason, forgotten=forgotten
+            )
 
     @staticmethod
     def stream_key(conversation_id: str) -> str:

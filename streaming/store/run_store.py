@@ -64,6 +64,19 @@ class Attempt:
     number: int
     next_sequence: int
     cancel_requested: bool = False
+    #: Names the execution that holds it: after a flush, two may have the same number.
+    owner: str = ""
+    #: When it began, Unix time in milliseconds by the clock of Redis.
+    began: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """An attempt of which Redis has forgotten entries that it had acknowledged."""
+
+    attempt: Attempt
+    #: No entry of it that a reader may have has an id beyond this Unix time in milliseconds.
+    newest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +133,14 @@ class RunStore:
         raise RunLost
 
     async def begin(
-        self, conversation_id: str, run: str, *, owner: str, reason: str, reopen: bool = False
+        self,
+        conversation_id: str,
+        run: str,
+        *,
+        owner: str,
+        reason: str,
+        reopen: bool = False,
+        forgotten: Forgotten | None = None,
     ) -> Attempt:
         """Take the run over for a new attempt; entries of an older one are followed by a ``reset``.
 
@@ -130,8 +150,11 @@ class RunStore:
             owner: Names this execution: beginning again with the same name changes nothing.
             reason: Told to readers in the ``reset``, where one is needed.
             reopen: Also a run that has ended, if its terminal is gone from the stream.
+            forgotten: The attempt that this one is to write again. Then there always is a ``reset``, and its
+                id and all later ones are above those that readers may have.
 
         Raises:
+            AttemptFenced: another execution has taken over the attempt that is to be written again.
             RunEnded: the run has its terminal; it must not be executed again.
             RunLost: there is no such run.
         """
@@ -147,10 +170,13 @@ class RunStore:
                 keys.channel,
                 to_json({"reason": reason}),
                 int(reopen),
+                *((forgotten.attempt.number, forgotten.attempt.owner) if forgotten else ("", "")),
+                forgotten.newest if forgotten else "",
             ],
         )
         _raise_refusal(reply, first=0)
-        return Attempt(conversation_id, run, int(reply[1]), int(reply[2]), bool(reply[3]))
+        number, next_sequence, cancel, began = (int(value) for value in reply[1:5])
+        return Attempt(conversation_id, run, number, next_sequence, bool(cancel), owner, began)
 
     async def append(self, attempt: Attempt, first: int, entries: Sequence[NewEntry]) -> Appended:
         """Append entries with the sequences ``first``, ``first + 1`` …, once, however often it is repeated.
@@ -158,12 +184,13 @@ class RunStore:
         Raises:
             AttemptFenced: a later attempt has taken over.
             RunEnded: the run has its terminal.
-            RunLost: the run's state is gone.
+            RunLost: the run's state is gone, or older than this attempt, or its stream was deleted.
             SequenceGap: an earlier entry is missing.
         """
         keys = keys_of(attempt.conversation_id)
         terminal = entries[-1].status
-        arguments: list[str | int] = [attempt.run, attempt.number, first, self._ttl, keys.channel]
+        arguments: list[str | int] = [attempt.run, attempt.number, attempt.owner, first]
+        arguments += [self._ttl, keys.channel]
         arguments += [terminal.value if terminal else "", len(entries)]
         for entry in entries:
             fields = entry.fields()

@@ -150,7 +150,8 @@ class LeaseKeeper:
         if renewed is None:
             return
         status, attempt, cancel_requested = renewed
-        if attempt != kept.attempt or status.is_terminal:
+        # A lower one is a state from before (failed over): the writer will find a gap and write it again.
+        if attempt > kept.attempt or status.is_terminal:
             self._stop(conversation_id, run, kept, StopReason.SUPERSEDED)
             self.release(conversation_id, run, kept.control)
         elif cancel_requested and status is RunStatus.RUNNING:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from streaming.entries import NewEntry
 from streaming.errors import StreamUnavailable, WriterRefused
-from streaming.store.run_store import Attempt, RunStore
+from streaming.store.run_store import Appended, Attempt, Forgotten, RunStore
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ PATIENCE: Final = timedelta(seconds=60)
 #: Pauses between tries grow from the first to the second, with jitter against writers in step.
 RETRY_FIRST: Final = timedelta(milliseconds=20)
 RETRY_MOST: Final = timedelta(seconds=1)
+#: Added to what the writer takes for the time by the clock of Redis: longer than a reply is on its way.
+CLOCK_MARGIN: Final = timedelta(seconds=1)
 
 
 class RunWriter:
@@ -61,6 +63,19 @@ class RunWriter:
         self._draining: asyncio.Task[None] | None = None
         self._progress = asyncio.Event()
         self._failure: Exception | None = None
+        #: The clock of Redis, Unix time in milliseconds, at a time of the loop's clock.
+        self._redis_clock = (attempt.began, asyncio.get_running_loop().time())
+
+    @property
+    def forgotten(self) -> Forgotten:
+        """The attempt, to be written again by another: Redis has forgotten entries of it.
+
+        A batch whose reply was lost may be with readers too, so it is not the last known id that counts, but
+        the present time by the clock of the Redis that gave the ids.
+        """
+        clock, at = self._redis_clock
+        elapsed = asyncio.get_running_loop().time() - at + CLOCK_MARGIN.total_seconds()
+        return Forgotten(self._attempt, clock + int(elapsed * 1000))
 
     async def put(self, entry: NewEntry) -> None:
         """Hand an entry over. Waits while the buffer is full.
@@ -132,6 +147,7 @@ class RunWriter:
     async def _append(self, batch: list[NewEntry]) -> None:
         """Append, again and again while Redis is away: the script drops what is there already."""
         loop = asyncio.get_running_loop()
+        sent_at = loop.time()
         give_up_at: float | None = None
         pause = RETRY_FIRST.total_seconds()
         while True:
@@ -150,6 +166,12 @@ class RunWriter:
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, RETRY_MOST.total_seconds())
             else:
-                if appended.cancel_requested:
-                    self._on_cancel()
+                self._note(appended, sent_at)
                 return
+
+    def _note(self, appended: Appended, sent_at: float) -> None:
+        milliseconds = appended.entry_ids[-1].partition("-")[0]
+        if milliseconds:
+            self._redis_clock = (int(milliseconds), sent_at)
+        if appended.cancel_requested:
+            self._on_cancel()

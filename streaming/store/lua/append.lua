@@ -3,27 +3,33 @@
 -- which advance the same counter.
 --
 -- KEYS  1 stream  2 run state (hash)
--- ARGV  1 run id  2 attempt  3 sequence of the batch's first entry  4 TTL (ms)
---       5 wake-up channel  6 terminal status, or ''  7 number of entries
+-- ARGV  1 run id  2 attempt  3 owner of the attempt  4 sequence of the batch's first entry  5 TTL (ms)
+--       6 wake-up channel  7 terminal status, or ''  8 number of entries
 --       then for each entry: n, followed by n strings: field, value, field, value ...
 --       (the first pair is text; a terminal entry is the batch's last)
 -- returns  {'ok', cancel requested (0|1), id, id ...}   ids of all entries, those stored before included
---          {'lost'}            there is no such run
---          {'fenced', attempt} a later attempt has taken over
+--          {'lost'}            there is no such run, or no such attempt, or its stream was deleted
+--          {'fenced', attempt} somebody else has taken over
 --          {'ended', status}   the run has its terminal
 --          {'gap', sequence}   the batch leaves a hole; sequence is the one expected
 local stream, state = KEYS[1], KEYS[2]
-local run, attempt, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local ttl, channel, terminal, count = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+local run, attempt, owner, first = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local ttl, channel, terminal, count = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
 
-local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel')
+local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel', 'owner')
 if not held[1] then return {'lost'} end
 local current, next_sequence, status = tonumber(held[1]), tonumber(held[2]), held[3]
-if current ~= attempt then return {'fenced', current} end
+-- Attempts only grow, so a lower one is a state from before this attempt (failed over), and one without an
+-- owner was made known again after a flush. After a flush two executions may have the same number.
+if current < attempt or (current == attempt and not held[5]) then return {'lost'} end
+if current > attempt or held[5] ~= owner then return {'fenced', current} end
 
 local stored = math.max(0, math.min(next_sequence - first, count))
-local ended = status ~= 'running'
-if ended and stored < count then return {'ended', status} end
+if status ~= 'running' then
+  -- Fine only for the batch that ended the run itself. Settle's terminal has taken the place of an entry.
+  local is_repeated = terminal == status and first + count == next_sequence
+  if not is_repeated then return {'ended', status} end
+end
 if first > next_sequence then return {'gap', next_sequence} end
 
 -- Ids of entries that a repeated batch (its reply was lost) finds stored: a walk from the newest back.
@@ -36,8 +42,8 @@ local function stored_ids(reply)
       for i = 1, #entry[2], 2 do of[entry[2][i]] = entry[2][i + 1] end
       if of['run'] == run and tonumber(of['attempt'] or '1') == attempt then
         local sequence = tonumber(of['sequence'])
-        if sequence < first then return end
-        if sequence < first + stored then reply[sequence - first + 3] = entry[1] end
+        if sequence < first + stored and sequence >= first then reply[sequence - first + 3] = entry[1] end
+        if sequence <= first then return end
       end
     end
     if #page < 200 then return end
@@ -50,8 +56,11 @@ if stored > 0 then
   for i = 1, stored do reply[i + 2] = '' end
   stored_ids(reply)
 end
+if stored == count then return reply end
 
-local at, last_id = 8, nil
+-- The counter first: were it refused (ACL) after the entries, a repeated batch would add them again.
+redis.call('HSET', state, 'next', first + count)
+local at, last_id, refused = 9, nil, nil
 for i = 0, count - 1 do
   local n = tonumber(ARGV[at])
   if i >= stored then
@@ -63,15 +72,26 @@ for i = 0, count - 1 do
       fields[#fields + 1] = 'attempt'
       fields[#fields + 1] = attempt
     end
-    last_id = redis.call('XADD', stream, '*', unpack(fields))
-    reply[i + 3] = last_id
+    local id
+    if next_sequence == 0 then
+      id = redis.pcall('XADD', stream, '*', unpack(fields))
+    else
+      -- Where entries were stored there is a stream; one that was deleted must not begin with a hole.
+      id = redis.pcall('XADD', stream, 'NOMKSTREAM', '*', unpack(fields))
+    end
+    if type(id) ~= 'string' then
+      redis.call('HSET', state, 'next', first + i)
+      refused = id or {'lost'}
+      break
+    end
+    last_id = id
+    reply[i + 3] = id
   end
   at = at + n + 1
 end
 
 if last_id then
-  redis.call('HSET', state, 'next', first + count)
-  if terminal ~= '' then
+  if terminal ~= '' and not refused then
     local time = redis.call('TIME')
     redis.call('HSET', state, 'status', terminal, 'terminal', last_id,
       'ended', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
@@ -81,4 +101,4 @@ if last_id then
   redis.call('PEXPIRE', state, ttl)
   redis.call('PUBLISH', channel, last_id)
 end
-return reply
+return refused or reply

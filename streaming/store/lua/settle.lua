@@ -33,9 +33,14 @@ if attempt > 1 then
   fields[#fields + 1] = 'attempt'
   fields[#fields + 1] = attempt
 end
-local id = redis.call('XADD', stream, '*', unpack(fields))
-redis.call('HSET', state, 'status', ARGV[5], 'next', tonumber(held[3]) + 1, 'terminal', id,
-  'ended', string.format('%.0f', now))
+-- The state first: were it refused (ACL) after the terminal, a repeated call would add another.
+redis.call('HSET', state, 'status', ARGV[5], 'next', tonumber(held[3]) + 1)
+local id = redis.pcall('XADD', stream, '*', unpack(fields))
+if type(id) ~= 'string' then
+  redis.call('HSET', state, 'status', status, 'next', held[3])
+  return id
+end
+redis.call('HSET', state, 'terminal', id, 'ended', string.format('%.0f', now))
 redis.call('HDEL', state, 'lease')
 redis.call('PEXPIRE', stream, ttl)
 redis.call('PEXPIRE', state, ttl)
