@@ -73,16 +73,16 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
     async def on_agent_response(self, response: AgentResponse[Any], context: AgentCallbackContext) -> None:
         """Append what is missing, then the terminal, and wait until it is in Redis."""
         run = await self._run_of(context)
-        if run is None:
-            return
-        await self._write(run, run.conclude(response))
-        is_ours = run.control in self._runs
-        if run.control.stop_reason is StopReason.SUPERSEDED and not is_ours:
-            # The framework swallows errors but not this: it unwinds, and keeps nothing of this execution.
-            # It does not concern a terminal of ours that the lease keeper has seen before it was told.
-            raise asyncio.CancelledError
+        if run is not None:
+            await self._write(run, run.conclude(response))
+        control = current_run.get()
         current_run.set(None)
-        self._forget(run.control)
+        if run is not None and run.has_ended:
+            # Whoever noticed the end in Redis before its reply came here has asked this execution to stop.
+            self._forget(run.control)
+        elif control is not None and control.stop_reason is StopReason.SUPERSEDED:
+            # The framework swallows errors but not this: it unwinds, and keeps nothing of this execution.
+            raise asyncio.CancelledError
 
     async def _run_of(self, context: AgentCallbackContext) -> _RunStream | None:
         """The stream of the run that this task executes; ``None``: nothing of it is to be written."""
@@ -183,6 +183,8 @@ class _RunStream:
         self._streamed: list[str] = []
         self._calls: dict[str, dict[str, str]] = {}
         self._failure: Content | None = None
+        #: The terminal is in Redis.
+        self.has_ended = False
 
     @property
     def forgotten(self) -> Forgotten:
@@ -204,6 +206,7 @@ class _RunStream:
         await self._writer.put(entry)
         if entry.status is not None:
             await self._writer.flush()
+            self.has_ended = True
             _log.info("run ended: %s status=%s entries=%d", self.control, entry.status.value, len(self._put))
 
     def translate(self, update: AgentResponseUpdate) -> list[NewEntry]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -66,8 +66,8 @@ class Attempt:
     cancel_requested: bool = False
     #: Names the execution that holds it: after a flush, two may have the same number.
     owner: str = ""
-    #: When it began, Unix time in milliseconds by the clock of Redis.
-    began: int = 0
+    #: The time when this was asked for, Unix time in milliseconds by the clock of Redis.
+    began: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,10 @@ class RunControl:
         return self._reason
 
     def stop(self, reason: StopReason) -> None:
-        """Ask the execution to stop, now if it waits for the model or a tool. The first reason counts."""
+        """Ask the execution to stop, now if it waits for the model or a tool.
+
+        The first reason counts, but that nothing may be kept counts more than a cancel.
+        """
         if _running_loop() is self._loop:
             self._stop(reason)
             return
@@ -51,7 +54,7 @@ class RunControl:
             self._loop.call_soon_threadsafe(self._stop, reason)
 
     def _stop(self, reason: StopReason) -> None:
-        if self._reason is None:
+        if self._reason is None or (self._reason is StopReason.CANCELLED and reason is StopReason.SUPERSEDED):
             self._reason = reason
             if self._waiting is not None:
                 self._waiting.cancel()
