@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from agent_framework import AgentResponse, AgentResponseUpdate, Content
+from agent_framework import AgentResponse, AgentResponseUpdate
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.entries import GAP, RunStatus, StreamChunk
+from streaming.errors import StreamUnavailable
 from streaming.identifiers import keys_of
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.reading import text_of
@@ -55,9 +56,17 @@ async def leases_on(url: str) -> AsyncIterator[LeaseKeeper]:
 
 
 async def read(handler: RedisStreamResponseHandler, conversation: str, run: str = "r") -> list[StreamChunk]:
-    """What one reader of a run is given, from before it begins to its end."""
-    chunks = handler.read_stream(conversation, run=run, events=True)
-    return [chunk async for chunk in chunks]
+    """What a reader of a run is given to its end, one that comes back with its cursor when it is told to."""
+    given: list[StreamChunk] = []
+    while True:
+        cursor = given[-1].entry_id if given else None
+        async for chunk in handler.read_stream(conversation, cursor, run=run, events=True):
+            given.append(chunk)
+        if given[-1].code != StreamUnavailable.code:
+            return given
+        del given[-1]
+        # As a client does.
+        await asyncio.sleep(0.05)
 
 
 class Load:
@@ -125,8 +134,3 @@ def assert_whole(chunks: list[StreamChunk], answer: str) -> None:
         expected += 1
     assert [chunk for chunk in chunks if chunk.is_terminal] == chunks[-1:]
     assert (chunks[-1].status, text_of(chunks)) == (RunStatus.COMPLETED, answer)
-
-
-def text_content(text: str) -> list[Content]:
-    """One update's contents."""
-    return [Content.from_text(text)]
