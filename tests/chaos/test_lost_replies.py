@@ -19,7 +19,7 @@ from tests.fault_proxy import Cut, Delay, Fault, FaultProxy, Swallow, fault_prox
 from tests.redis_server import redis_server
 
 #: A command's time limit in these tests: a lost reply costs so much.
-SHORT: Final = timedelta(milliseconds=300)
+SHORT: Final = timedelta(milliseconds=200)
 #: Longer than the time limit.
 LATE: Final = SHORT * 1.5
 #: More bytes than the reply of an append of one entry has.

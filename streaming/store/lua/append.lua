@@ -56,10 +56,9 @@ if stored > 0 then
   for i = 1, stored do reply[i + 2] = '' end
   stored_ids(reply)
 end
-if stored == count then return reply end
 
 -- The counter first: were it refused (ACL) after the entries, a repeated batch would add them again.
-redis.call('HSET', state, 'next', first + count)
+if stored < count then redis.call('HSET', state, 'next', first + count) end
 local at, last_id, refused = 9, nil, nil
 for i = 0, count - 1 do
   local n = tonumber(ARGV[at])
@@ -90,8 +89,8 @@ for i = 0, count - 1 do
   at = at + n + 1
 end
 
-if last_id then
-  if terminal ~= '' and not refused then
+if last_id or stored == count then
+  if last_id and terminal ~= '' and not refused then
     local time = redis.call('TIME')
     redis.call('HSET', state, 'status', terminal, 'terminal', last_id,
       'ended', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
@@ -99,6 +98,6 @@ if last_id then
   end
   redis.call('PEXPIRE', stream, ttl)
   redis.call('PEXPIRE', state, ttl)
-  redis.call('PUBLISH', channel, last_id)
+  redis.call('PUBLISH', channel, last_id or reply[count + 2])
 end
 return refused or reply

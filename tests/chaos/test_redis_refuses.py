@@ -1,0 +1,217 @@
+"""Redis answers, but refuses: full, read-only, loading, busy, moved, forbidden. docs/protocol.md, 3.6."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from redis_stream_response_handler import RedisStreamResponseHandler
+from tests.chaos.redis_load import Load, assert_whole, handler_on, leases_on, read
+from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
+from tests.fault_proxy import Answer, Fault, FaultProxy, fault_proxy
+from tests.redis_server import RedisServer, redis_server
+from tests.service import eventually, free_port
+
+RUNS: Final = 20
+CHUNKS: Final = 60
+#: How long Redis refuses, in seconds.
+REFUSAL: Final = 0.6
+#: An endless script; nothing writes before it, so it can be killed.
+ENDLESS: Final = "while true do end"
+
+Refusal = Callable[[RedisServer, Redis], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def out_of_memory(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
+    """Every write is refused with OOM."""
+    await admin.config_set("maxmemory", 1)
+    yield
+    await admin.config_set("maxmemory", 0)
+
+
+@asynccontextmanager
+async def read_only(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
+    """The server is a replica for a while."""
+    await admin.replicaof("127.0.0.1", free_port())
+    yield
+    await admin.replicaof("NO", "ONE")
+
+
+@asynccontextmanager
+async def scripts_forgotten(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
+    """The server's scripts are gone."""
+    await admin.script_flush()
+    yield
+
+
+@asynccontextmanager
+async def busy(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
+    """Somebody's script runs for ever, until it is killed."""
+    await admin.config_set("busy-reply-threshold", 10)
+    async with _another(admin) as other:
+        script = asyncio.create_task(other.execute_command("EVAL", ENDLESS, 0))
+        yield
+        await admin.script_kill()
+        with contextlib.suppress(RedisError):
+            await script
+
+
+@asynccontextmanager
+async def disk_broken(server: RedisServer, admin: Redis) -> AsyncIterator[None]:
+    """Snapshots fail, and the server takes no writes because of it."""
+    (server.folder / "dump.rdb").mkdir()
+    await admin.config_set("save", "3600 100000000")
+    await admin.bgsave()
+
+    async def has_failed() -> bool:
+        return str((await admin.info("persistence"))["rdb_last_bgsave_status"]) == "err"
+
+    await eventually(has_failed, "a snapshot that fails")
+    yield
+    await admin.config_set("stop-writes-on-bgsave-error", "no")
+
+
+def forbidden(*permissions: str) -> Refusal:
+    """The user loses permissions."""
+
+    @asynccontextmanager
+    async def refusal(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
+        await admin.execute_command("ACL", "SETUSER", "default", *permissions)
+        yield
+        await admin.execute_command("ACL", "SETUSER", "default", "+@all", "allchannels", "allkeys")
+
+    refusal.__name__ = " ".join(permissions)
+    return refusal
+
+
+@asynccontextmanager
+async def password_changed(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
+    """All are thrown out and not let in again."""
+    await admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">changed")
+    await admin.execute_command("CLIENT", "KILL", "USER", "default")
+    yield
+    await admin.execute_command("ACL", "SETUSER", "default", "nopass")
+
+
+@asynccontextmanager
+async def too_many_clients(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
+    """All are thrown out, and there is no room to come back."""
+    await admin.config_set("maxclients", 1)
+    await admin.execute_command("CLIENT", "KILL", "USER", "default")
+    yield
+    await admin.config_set("maxclients", 1000)
+
+
+def _another(admin: Redis) -> Redis:
+    options = admin.connection_pool.connection_kwargs
+    return Redis(port=options["port"], username="admin", password="admin", protocol=2)
+
+
+async def one_more_run(handler: RedisStreamResponseHandler) -> None:
+    """A run and its reader that begin while Redis refuses."""
+    reading = asyncio.create_task(read(handler, "late"))
+    response = await DurableConversation(handler, ScriptedAgent(*said("in ", "time")), "late").start("r")
+    assert response.text == "in time"
+    # It may have come before the run was known.
+    given = await reading
+    assert_whole(given if given[-1].code is None else await read(handler, "late"), "in time")
+
+
+async def nothing_is_lost(
+    handler: RedisStreamResponseHandler, url: str, refusal: AbstractAsyncContextManager[None]
+) -> None:
+    """Runs, readers and leases live through a refusal, also those that begin in it."""
+    async with leases_on(url) as leases:
+
+        async def refuse() -> None:
+            async with refusal:
+                late = asyncio.create_task(one_more_run(handler))
+                # The time that it lasts is the fault itself, nothing that is waited for.
+                await asyncio.sleep(REFUSAL)
+            await late
+
+        given = await Load(handler, leases, runs=RUNS, chunks=CHUNKS).under(refuse)
+    assert {chunk.type for chunks in given.values() for chunk in chunks} == {None}
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A server of its own, with an administrator that no refusal is for."""
+    with redis_server(tmp_path) as made:
+        await made.start()
+        async with made.client() as redis:
+            await redis.execute_command("ACL", "SETUSER", "admin", "on", ">admin", "+@all", "~*", "&*")
+        yield made
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        out_of_memory,
+        read_only,
+        scripts_forgotten,
+        busy,
+        disk_broken,
+        forbidden("-@all"),
+        forbidden("-xadd"),
+        forbidden("-hset"),
+        forbidden("-pexpire"),
+        forbidden("-publish"),
+        forbidden("resetchannels"),
+        forbidden("-@read"),
+        password_changed,
+        too_many_clients,
+    ],
+    ids=lambda refuse: refuse.__name__,
+)
+async def test_a_refusal_costs_time_only(server: RedisServer, refuse: Refusal) -> None:
+    """Redis refuses for a while, in the middle of runs: every entry once, nothing again, no error shown."""
+    async with handler_on(server.url) as handler, Redis(
+        port=server.port, username="admin", password="admin", protocol=2
+    ) as admin:
+        await nothing_is_lost(handler, server.url, refuse(server, admin))
+
+
+@asynccontextmanager
+async def answering(proxy: FaultProxy, reply: bytes) -> AsyncIterator[None]:
+    """Every command with a key is answered so."""
+
+    def rule(words: Sequence[bytes]) -> Fault | None:
+        has_key = any(b"agent-stream:" in word for word in words) and words[0] != b"SUBSCRIBE"
+        return Answer(reply) if has_key else None
+
+    proxy.rule = rule
+    yield
+    proxy.rule = None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"-MOVED 3999 127.0.0.1:6381",
+        b"-ASK 3999 127.0.0.1:6381",
+        b"-CLUSTERDOWN The cluster is down",
+        b"-TRYAGAIN Multiple keys request during rehashing of slot",
+        b"-LOADING Redis is loading the dataset in memory",
+        b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        b"-NOREPLICAS Not enough good replicas to write.",
+        b"-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        b"-CROSSSLOT Keys in request don't hash to the same slot",
+        b"-",
+        b"?what",
+    ],
+)
+async def test_a_strange_answer_costs_time_only(server: RedisServer, reply: bytes) -> None:
+    """A cluster or proxy in trouble answers every command with an error: every entry once, nothing again."""
+    async with fault_proxy(server.port) as proxy, handler_on(proxy.url) as handler:
+        await nothing_is_lost(handler, proxy.url, answering(proxy, reply + b"\r\n"))
+    assert proxy.faults > RUNS
