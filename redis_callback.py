@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,7 @@ from streaming.store.run_store import Forgotten
 from streaming.text_joiner import TextJoiner, storable
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason, current_run
-from streaming.writing.writer import RunWriter
+from streaming.writing.writer import PATIENCE, RunWriter
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         self,
         handler: Callable[[], RedisStreamResponseHandler],
         leases: LeaseKeeper | None = None,
+        *,
+        patience: timedelta = PATIENCE,
     ) -> None:
         """Stream through ``handler()``, which gives the running event loop's own handler.
 
@@ -57,9 +60,11 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
             handler: Called on the agents' loop, once for each run.
             leases: Keeps the leases of runs in progress. Without it a silent run counts as dead after
                 ``streaming.store.run_store.LEASE``.
+            patience: How long Redis may stay away before a run goes on without its stream.
         """
         self._handler = handler
         self._leases = leases
+        self._patience = patience
         self._runs: WeakKeyDictionary[RunControl, _RunStream] = WeakKeyDictionary()
 
     async def on_streaming_response_update(
@@ -132,7 +137,12 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
                 control.conversation_id, control.run, agent=agent, attempt=attempt.number, control=control
             )
         _log.info("run started: %s agent=%s attempt=%d", control, agent, attempt.number)
-        return RunWriter(handler.runs, attempt, on_cancel=lambda: control.stop(StopReason.CANCELLED))
+        return RunWriter(
+            handler.runs,
+            attempt,
+            on_cancel=lambda: control.stop(StopReason.CANCELLED),
+            patience=self._patience,
+        )
 
     async def _write(self, run: _RunStream, entries: Iterable[NewEntry]) -> None:
         control = run.control

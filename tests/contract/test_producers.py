@@ -188,3 +188,23 @@ async def test_beginning_to_write_again_twice_is_beginning_once(
     ]
     assert (first.number, first.next_sequence) == (second.number, second.next_sequence) == (2, 1)
     assert await redis.xlen(keys_of("c").stream) == 1
+
+
+async def test_the_same_request_delivered_twice_at_once(handler: RedisStreamResponseHandler) -> None:
+    """Of two executions of a run at the same time one is stopped and kept nowhere; the other's is the stream."""
+    executions = {}
+    for name in ("first", "second"):
+        texts = [f"{name}:{number} " for number in range(300)]
+        conversation = DurableConversation(handler, ScriptedAgent(*said(*texts)))
+        executions[conversation.start("r")] = (conversation, "".join(texts))
+    results = await asyncio.gather(*executions, return_exceptions=True)
+    (winner,) = [task for task, result in zip(executions, results, strict=True) if not _is_stopped(result)]
+    (loser,) = [task for task in executions if task is not winner]
+    assert winner.result().text == executions[winner][1]
+    assert executions[winner][0].saved
+    assert not executions[loser][0].saved
+    assert text_of(await read_all(handler, "c")) == executions[winner][1]
+
+
+def _is_stopped(result: object) -> bool:
+    return isinstance(result, asyncio.CancelledError)
