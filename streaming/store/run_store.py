@@ -29,6 +29,9 @@ LEASE: Final = timedelta(seconds=10)
 RUNS_REMEMBERED: Final = 100
 #: Workers hear of a cancel on this channel at once; the flag in the run's state is what counts.
 CONTROL_CHANNEL: Final = "agent-stream-control"
+#: Written to see whether Redis takes writes, and gone soon after.
+PROBE_KEY: Final = "{agent-stream:}:probe"
+PROBE_TTL: Final = timedelta(seconds=1)
 
 _SCRIPTS: Final = Path(__file__).with_name("lua")
 
@@ -302,12 +305,12 @@ class RunStore:
         return await entry_at(self._redis, stream, state.terminal)
 
     async def ping(self) -> None:
-        """Ask Redis for a sign of life.
+        """Ask Redis whether it takes writes: one that is full or a replica answers too.
 
         Raises:
-            RedisError: there is none.
+            RedisError: it does not.
         """
-        await self._redis.ping()
+        await self._redis.set(PROBE_KEY, 1, px=_milliseconds(PROBE_TTL))
 
     async def stream_exists(self, conversation_id: str) -> bool:
         """Whether the conversation has entries."""
