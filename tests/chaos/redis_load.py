@@ -18,6 +18,7 @@ from streaming.identifiers import keys_of
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.reading import text_of
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
+from tests.service import eventually
 
 #: Bounds a whole load, in seconds; one takes a few.
 BOUND: Final = 50.0
@@ -60,8 +61,8 @@ async def read(handler: RedisStreamResponseHandler, conversation: str, run: str 
     given: list[StreamChunk] = []
     while True:
         cursor = given[-1].entry_id if given else None
-        async for chunk in handler.read_stream(conversation, cursor, run=run, events=True):
-            given.append(chunk)
+        reading = handler.read_stream(conversation, cursor, run=run, events=True)
+        given += [chunk async for chunk in reading]
         if given[-1].code != StreamUnavailable.code:
             return given
         del given[-1]
@@ -116,9 +117,11 @@ class Load:
         return await DurableConversation(self.handler, agent, name, self._leases).start("r")
 
     async def _until_written(self, count: int) -> None:
-        redis = self.handler._redis
-        while min([await redis.xlen(keys_of(name).stream) for name in self.names]) < count:
-            await asyncio.sleep(0.01)
+        async def is_written() -> bool:
+            redis = self.handler._redis
+            return min([await redis.xlen(keys_of(name).stream) for name in self.names]) >= count
+
+        await eventually(is_written, f"{count} entries in each stream")
 
 
 def assert_whole(chunks: list[StreamChunk], answer: str) -> None:

@@ -1,4 +1,4 @@
-"""Redis executed the command, and its reply was lost: cut, swallowed or late. docs/reliability.md, 1 and 2."""
+"""Redis executed the command, and its reply was lost, cut or late: docs/reliability.md, 1 and 2."""
 
 from __future__ import annotations
 

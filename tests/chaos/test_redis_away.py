@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import pytest
-from agent_framework import AgentResponse
+from agent_framework import AgentResponse, AgentResponseUpdate
 
 from hosting.durable_state import find_answer
 from redis_callback import RedisStreamCallback
@@ -44,7 +45,7 @@ class CountingAgent(PacedAgent):
 
     said = 0
 
-    async def _updates(self):  # type: ignore[no-untyped-def]  # as the parent's
+    async def _updates(self) -> AsyncIterator[AgentResponseUpdate]:
         async for update in super()._updates():
             self.said += 1
             yield update

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from redis.asyncio import Redis
@@ -35,7 +35,7 @@ REFUSAL: Final = 0.6
 #: An endless script; nothing writes before it, so it can be killed.
 ENDLESS: Final = "while true do end"
 
-#: When two tasks of the driver reconnect one subscription at once, one socket is left to the garbage collector.
+#: When two tasks of the driver reconnect one subscription at once, a socket is left to be collected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 Refusal = Callable[[RedisServer, Redis], AbstractAsyncContextManager[None]]
@@ -69,7 +69,7 @@ async def busy(server: RedisServer, admin: Redis) -> AsyncIterator[None]:
     """Somebody's script runs for ever, until it is killed."""
     await admin.config_set("busy-reply-threshold", 10)
     async with administrator(server) as other:
-        script = asyncio.create_task(other.execute_command("EVAL", ENDLESS, 0))
+        script = asyncio.ensure_future(command(other, "EVAL", ENDLESS, 0))
         yield
         await admin.script_kill()
         with contextlib.suppress(RedisError):
@@ -96,9 +96,9 @@ def forbidden(*permissions: str) -> Refusal:
 
     @asynccontextmanager
     async def refusal(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
-        await admin.execute_command("ACL", "SETUSER", "default", *permissions)
+        await command(admin, "ACL", "SETUSER", "default", *permissions)
         yield
-        await admin.execute_command("ACL", "SETUSER", "default", "+@all", "allchannels", "allkeys")
+        await command(admin, "ACL", "SETUSER", "default", "+@all", "allchannels", "allkeys")
 
     refusal.__name__ = " ".join(permissions)
     return refusal
@@ -107,17 +107,17 @@ def forbidden(*permissions: str) -> Refusal:
 @asynccontextmanager
 async def password_changed(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
     """All are thrown out and not let in again."""
-    await admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">changed")
-    await admin.execute_command("CLIENT", "KILL", "USER", "default")
+    await command(admin, "ACL", "SETUSER", "default", "resetpass", ">changed")
+    await command(admin, "CLIENT", "KILL", "USER", "default")
     yield
-    await admin.execute_command("ACL", "SETUSER", "default", "nopass")
+    await command(admin, "ACL", "SETUSER", "default", "nopass")
 
 
 @asynccontextmanager
 async def too_many_clients(_server: RedisServer, admin: Redis) -> AsyncIterator[None]:
     """All are thrown out, and there is no room to come back."""
     await admin.config_set("maxclients", 1)
-    await admin.execute_command("CLIENT", "KILL", "USER", "default")
+    await command(admin, "CLIENT", "KILL", "USER", "default")
     yield
     await admin.config_set("maxclients", 1000)
 
@@ -160,7 +160,13 @@ async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
 async def _start_with_administrator(server: RedisServer) -> None:
     await server.start()
     async with server.client() as redis:
-        await redis.execute_command("ACL", "SETUSER", "admin", "on", ">admin", "+@all", "~*", "&*")
+        await command(redis, "ACL", "SETUSER", "admin", "on", ">admin", "+@all", "~*", "&*")
+
+
+def command(redis: Redis, *words: str | int) -> Awaitable[Any]:
+    """Send a command for which the driver has no method that fits."""
+    sent: Awaitable[Any] = redis.execute_command(*words)  # type: ignore[no-untyped-call]
+    return sent
 
 
 def administrator(server: RedisServer) -> Redis:
@@ -226,18 +232,18 @@ async def test_the_service_says_503_meanwhile(
     """While Redis refuses, health and requests say 503 and tell nothing of Redis; then all is well again."""
     async with connect_http(service) as http, administrator(shared_server) as admin:
 
-        async def health() -> int:
-            return (await http.get("/api/health")).status_code
-
         async def is_healthy() -> bool:
-            return await health() == 200
+            return (await http.get("/api/health")).status_code == 200
+
+        async def is_unavailable() -> bool:
+            return (await http.get("/api/health")).status_code == 503
 
         await eventually(is_healthy, "health")
         async with refuse(shared_server, admin):
-            assert await health() == 503
+            await eventually(is_unavailable, "health says 503")
             body = {"message": "hi", "wait_for_response": False}
             response = await http.post("/api/agents/TravelPlanner/run", json=body)
-            assert (response.status_code, response.json()["error"]["code"]) == (503, "stream_unavailable")
+            assert (response.status_code, response.json()["code"]) == (503, "stream_unavailable")
             assert not re.search("OOM|READONLY|BUSY|NOPERM|AUTH|WRONGPASS|clients", response.text)
         await eventually(is_healthy, "health")
         answer = (await finished_run(http))["response"]

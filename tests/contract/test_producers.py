@@ -191,7 +191,7 @@ async def test_beginning_to_write_again_twice_is_beginning_once(
 
 
 async def test_the_same_request_delivered_twice_at_once(handler: RedisStreamResponseHandler) -> None:
-    """Of two executions of a run at the same time one is stopped and kept nowhere; the other's is the stream."""
+    """Of two executions of a run at once one is stopped and kept nowhere; the other's is the stream."""
     executions = {}
     for name in ("first", "second"):
         texts = [f"{name}:{number} " for number in range(300)]
