@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -156,6 +156,9 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         except StreamUnavailable:
             _log.error("run goes on without its stream: %s", control)
             self._forget(control)
+        except Exception as error:  # noqa: BLE001 - the framework would swallow it, and the lease be kept for ever
+            _log.error("run goes on without its stream: %s error=%s", control, type(error).__name__)
+            self._forget(control)
 
     def _forget(self, control: RunControl) -> None:
         """Write nothing more of a run, and let its lease go."""
@@ -268,16 +271,16 @@ class _RunStream:
         self._streamed.append(text)
         return NewEntry(timestamp=_now(), text=text)
 
-    def conclude(self, response: AgentResponse[Any]) -> list[NewEntry]:
+    def conclude(self, response: AgentResponse[Any]) -> Iterator[NewEntry]:
         """What is still missing, and the terminal."""
-        entries = self._finished_calls()
+        yield from self._finished_calls()
         held = self._joiner.flush()
         if held:
-            entries.append(self._text(held))
+            yield self._text(held)
         failure = self._failure or _error_of(response)
         if failure is None:
-            entries += self._correction(_text_of(response))
-        return [*entries, _terminal(failure)]
+            yield from self._correction(_text_of(response))
+        yield _terminal(failure)
 
     def _correction(self, final: str) -> list[NewEntry]:
         """The final response wins over what was streamed."""

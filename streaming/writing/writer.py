@@ -128,7 +128,8 @@ class RunWriter:
         except (WriterRefused, StreamUnavailable) as failure:
             self._failure = failure
         except Exception as failure:  # noqa: BLE001 - told to the one who waits for the flush
-            _log.exception("stream writer broke: run=%s", self._attempt.run)
+            _log.error("stream writer broke: run=%s error=%s", self._attempt.run, type(failure).__name__)
+            _log.debug("stream writer failure", exc_info=True)
             self._failure = failure
         finally:
             self._draining = None

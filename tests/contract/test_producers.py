@@ -18,6 +18,7 @@ from streaming.reading.liveness import interrupted
 from streaming.store.run_store import Forgotten
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason
+from streaming.writing.writer import RunWriter
 from tests.contract.conftest import TTL
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
@@ -208,3 +209,37 @@ async def test_the_same_request_delivered_twice_at_once(handler: RedisStreamResp
 
 def _is_stopped(result: object) -> bool:
     return isinstance(result, asyncio.CancelledError)
+
+
+async def test_a_writer_that_breaks_lets_its_run_go(
+    handler: RedisStreamResponseHandler,
+    new_client: Callable[[], Redis],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever unforeseen a stream breaks with, the answer is kept and nobody waits for the run for ever."""
+
+    async def broken(*_arguments: Any) -> None:
+        raise ValueError("secret")
+
+    monkeypatch.setattr(handler.runs, "append", broken)
+    leases = LeaseKeeper(new_client, TTL)
+    conversation = DurableConversation(handler, ScriptedAgent(*said("one ", "two")), leases=leases)
+    assert (await conversation.run("r")).text == "one two"
+    assert leases.running() == []
+    assert "run goes on without its stream: conversation=c run=r" in caplog.text
+    assert "secret" not in caplog.text
+    await asyncio.to_thread(leases.close)
+
+
+async def test_what_is_forgotten_is_dated_by_the_clock_of_redis(handler: RedisStreamResponseHandler) -> None:
+    """A writer knows a time that no id of its entries is beyond, also of one whose reply was lost."""
+    attempt = await begin(handler, "c", "r")
+    writer = RunWriter(handler.runs, attempt, on_cancel=lambda: None)
+    await writer.put(text("a"))
+    await writer.flush()
+    unacknowledged = await handler.runs.append(attempt, 1, [text("b")])
+    newest = int(unacknowledged.entry_ids[0].partition("-")[0])
+    forgotten = writer.forgotten
+    assert forgotten.attempt == attempt
+    assert newest < forgotten.newest < newest + 10_000
