@@ -141,6 +141,7 @@ def test_every_error_is_documented() -> None:
     runs = {
         ("409", "cancelled"),
         ("502", "agent_failed"),
+        ("502", "run_timeout"),
         ("503", "interrupted"),
         ("503", "not_started"),
         ("503", "stream_lost"),
