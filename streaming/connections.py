@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialBackoff, NoBackoff
+
+from streaming.cluster_client import ClusterClient, SubscriptionPool
+from streaming.redis_address import RedisAddress, Topology, parse_redis_address
+from streaming.sentinel_pool import MasterPool
 
 #: A connection is opened within this time or Redis counts as away.
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 #: A command answers within this time or Redis counts as away. No command of ours blocks in Redis on these
 #: connections, so a slower answer is trouble, not work.
 COMMAND_TIMEOUT: Final = timedelta(seconds=10)
-#: Connections of one event loop. Commands share them and readers hold none, so a few carry thousands of
-#: streams; the pool makes the next command wait rather than fail.
+#: A sentinel answers within this time or the next one is asked: the one that stood beside a lost master is
+#: lost with it, and is not to hold up the way to the new one.
+SENTINEL_TIMEOUT: Final = timedelta(seconds=1)
+#: Connections of one event loop (on a cluster, to each node). Commands share them and readers hold none, so a
+#: few carry thousands of streams; the pool makes the next command wait rather than fail.
 POOL_SIZE: Final = 16
 #: How long a command waits for a free connection.
 POOL_TIMEOUT: Final = timedelta(seconds=10)
@@ -29,20 +39,96 @@ DRIVER_RETRIES: Final = 1
 def connect(redis_url: str) -> Redis:
     """Build a client for the running event loop. It connects at its first command.
 
-    A client belongs to one event loop; ``streaming.loop_local`` keeps one for each.
+    A client belongs to one event loop; ``streaming.loop_local`` keeps one for each. A cluster's client is a
+    ``RedisCluster``: the commands in use here are the same.
+
+    Raises:
+        ValueError: the URL can't be used.
     """
+    address = parse_redis_address(redis_url)
+    options = _options(address)
+    if address.topology is Topology.CLUSTER:
+        return _connect_cluster(address, options)
+    if address.topology is Topology.SENTINEL:
+        return _connect_sentinel(address, options)
     # A socket of the file system has no network to lose it.
-    network_options = {} if redis_url.startswith("unix:") else {"socket_keepalive": True}
+    network_options = {} if address.is_socket else {"socket_keepalive": True}
     pool = BlockingConnectionPool.from_url(
-        redis_url,
-        max_connections=POOL_SIZE,
-        timeout=POOL_TIMEOUT.total_seconds(),
-        socket_connect_timeout=CONNECT_TIMEOUT.total_seconds(),
-        socket_timeout=COMMAND_TIMEOUT.total_seconds(),
-        **network_options,
-        health_check_interval=HEALTH_CHECK_INTERVAL.total_seconds(),
-        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), DRIVER_RETRIES),
+        address.driver_url, **_POOL_OPTIONS, **network_options, **options
+    )
+    return Redis.from_pool(pool)
+
+
+def subscription(redis: Redis, **options: bool) -> PubSub:
+    """A subscription that finds its way back by itself, on whatever topology the client is for."""
+    if is_cluster(redis):
+        # Each node hears of everything that is published in the cluster; the driver's own subscription would
+        # stay with one node for good, even a dead one.
+        return PubSub(SubscriptionPool.beside(cast("RedisCluster", redis)), **options)
+    return redis.pubsub(**options)
+
+
+def is_cluster(redis: Redis) -> bool:
+    """Whether the client is a cluster's, where one command can't take keys of several slots."""
+    return isinstance(redis, RedisCluster)
+
+
+_POOL_OPTIONS: Final[dict[str, Any]] = {
+    "max_connections": POOL_SIZE,
+    "timeout": POOL_TIMEOUT.total_seconds(),
+}
+
+
+def _options(address: RedisAddress) -> dict[str, Any]:
+    """What all connections have in common."""
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT.total_seconds(),
+        "socket_timeout": COMMAND_TIMEOUT.total_seconds(),
+        "health_check_interval": HEALTH_CHECK_INTERVAL.total_seconds(),
+        "retry": Retry(ExponentialBackoff(cap=0.1, base=0.01), DRIVER_RETRIES),
         # RESP2 everywhere: one reply shape for Redis, Valkey and the in-memory test server alike.
-        protocol=2,
+        "protocol": 2,
+    }
+    if address.entra is not None:
+        # Only where it is asked for: these packages are large.
+        from streaming.entra_sign_in import EntraCredentials  # noqa: PLC0415
+
+        options["credential_provider"] = EntraCredentials(address.entra)
+    return options
+
+
+def _connect_cluster(address: RedisAddress, options: dict[str, Any]) -> Redis:
+    return cast("Redis", ClusterClient.from_url(
+        address.driver_url,
+        startup_nodes=[ClusterNode(node.host, node.port) for node in address.nodes[1:]],
+        # One lost part of the slots is not to take the others with it.
+        require_full_coverage=False,
+        **options,
+    ))
+
+
+def _connect_sentinel(address: RedisAddress, options: dict[str, Any]) -> Redis:
+    from_url = BlockingConnectionPool.from_url(address.driver_url)
+    given = {**options, **from_url.connection_kwargs}
+    tls = {name: value for name, value in given.items() if name.startswith("ssl")}
+    is_secure = address.driver_url.startswith("rediss:")
+    sentinel = Sentinel(
+        [(node.host, node.port) for node in address.nodes],
+        sentinel_kwargs={
+            "username": address.sentinel_username,
+            "password": address.sentinel_password,
+            "ssl": is_secure,
+            **tls,
+            "socket_connect_timeout": SENTINEL_TIMEOUT.total_seconds(),
+            "socket_timeout": SENTINEL_TIMEOUT.total_seconds(),
+            # The next sentinel is the retry.
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        },
+    )
+    for name in ("host", "port"):
+        given.pop(name, None)
+    pool = MasterPool(
+        address.service, sentinel, **_POOL_OPTIONS, ssl=is_secure, socket_keepalive=True, **given
     )
     return Redis.from_pool(pool)

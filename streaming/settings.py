@@ -13,11 +13,11 @@ from urllib.parse import SplitResult, urlsplit
 from streaming.access_settings import AccessSettings, LimitSettings
 from streaming.environment import Environment, minutes, positive_integer, positive_number, seconds
 from streaming.errors import SettingsError
+from streaming.redis_address import parse_redis_address
 
 #: The longest run, unless it is set: agents take seconds to hours, but one that hangs is to end on the day.
 RUN_TIMEOUT: Final = timedelta(hours=2)
 
-_REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 #: A scheduler connection string's authentications that need no more settings.
 _SCHEDULER_AUTHENTICATIONS: Final = ("none", "managedidentity", "defaultazure")
 _MAX_PORT: Final = 65_535
@@ -169,21 +169,7 @@ def _model(env: Environment) -> ModelSettings:
 
 
 def _redis_url(value: str) -> str:
-    # The value is not repeated: it may hold a password.
-    parts = _split_url(value)
-    if parts.scheme not in _REDIS_SCHEMES:
-        raise ValueError(
-            "expected redis://[user:password@]host:port/0, rediss://… for TLS, or unix:///path/to/socket."
-        )
-    if parts.scheme != "unix":
-        try:
-            parts.port  # noqa: B018 - reading it is the check
-        except ValueError:
-            raise ValueError("the port is not a number from 0 to 65535.") from None
-        if not parts.hostname:
-            raise ValueError("no host in it: expected redis://host:port/0.")
-    elif not parts.path:
-        raise ValueError("no socket in it: expected unix:///path/to/socket.")
+    parse_redis_address(value)
     return value
 
 

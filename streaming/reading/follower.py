@@ -3,6 +3,9 @@
 One subscription connection hears, for every followed stream, that something was appended (the append script
 publishes it); then one round trip reads all woken streams, and a stream's readers share what came. Writers
 that publish nothing (any program may ``XADD``) are followed by one blocking read over their streams.
+
+On a cluster each stream is read by a command of its own, and writers that publish nothing are followed by
+looking again and again: one command can't take keys of several slots. Reasons: docs/decisions/0007.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
+from streaming.connections import is_cluster, subscription
 from streaming.entries import StreamChunk
 from streaming.identifiers import FIRST, EntryId, Keys
 from streaming.reading.liveness import ProducerWatch
@@ -36,6 +40,8 @@ STREAMS_AT_ONCE: Final = 100
 #: A blocking read returns after this time at the latest. Below the driver's default socket timeout of 5 s,
 #: since the client may be the user's own.
 BLOCK: Final = timedelta(seconds=4)
+#: On a cluster, streams whose writers publish nothing are looked at this often.
+LOOK_INTERVAL: Final = timedelta(milliseconds=250)
 #: Subscribed to throughout, so that the connection is never without a subscription: the driver would then
 #: check its health by a read of its own, while the listening task reads.
 IDLE_CHANNEL: Final = "agent-stream-idle"
@@ -111,13 +117,14 @@ class StreamFollower:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._is_cluster = is_cluster(redis)
         self._streams: dict[str, LiveStream] = {}
         self._woken: set[str] = set()
         self._something_woken = asyncio.Event()
         self._foreign_changed = asyncio.Event()
         #: The streams that the blocking read waits on.
         self._blocked_on: set[LiveStream] = set()
-        self._pubsub: PubSub = redis.pubsub()
+        self._pubsub: PubSub = subscription(redis)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closed = False
         #: The subscription must not be closed under one who subscribes.
@@ -253,14 +260,31 @@ class StreamFollower:
         streams = [stream for stream in streams if stream.is_ready]
         if not streams:
             return
+        if self._is_cluster:
+            await asyncio.gather(*(self._read_alone(stream) for stream in streams))
+            return
         async with self._redis.pipeline(transaction=False) as pipeline:
             for stream in streams:
                 _ = pipeline.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
             replies = await pipeline.execute()
         for stream, reply in zip(streams, replies, strict=True):
-            self._take(stream, reply)
-            if len(reply) == PAGE:
-                self._mark_woken(stream.keys.channel)
+            self._take_page(stream, reply)
+
+    async def _read_alone(self, stream: LiveStream) -> None:
+        """Read one stream. Its part of the cluster may be away; the streams of the others go on."""
+        try:
+            reply = await self._redis.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
+        except (RedisError, OSError) as error:
+            _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
+            loop = asyncio.get_running_loop()
+            loop.call_later(RETRY_PAUSE.total_seconds(), self._mark_woken, stream.keys.channel)
+        else:
+            self._take_page(stream, reply)
+
+    def _take_page(self, stream: LiveStream, reply: list[Any]) -> None:
+        self._take(stream, reply)
+        if len(reply) == PAGE:
+            self._mark_woken(stream.keys.channel)
 
     @staticmethod
     def _take(stream: LiveStream, reply: object) -> None:
@@ -270,7 +294,7 @@ class StreamFollower:
             stream.add(fresh)
 
     async def _read_foreign(self) -> None:
-        """Block on the streams whose writers publish nothing; begin again when their set grows."""
+        """Wait for the streams whose writers publish nothing; begin again when their set grows."""
         while not self._closed:
             raise_if_cancelled()
             foreign = [stream for stream in self._streams.values() if stream.foreign_readers]
@@ -280,11 +304,16 @@ class StreamFollower:
             self._foreign_changed.clear()
             self._blocked_on = set(foreign)
             changed = asyncio.create_task(self._foreign_changed.wait())
-            reading = asyncio.create_task(self._block(foreign))
+            reading = asyncio.create_task(self._look_later(foreign) if self._is_cluster else self._block(foreign))
             try:
                 await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await cancel_and_wait((changed, reading))
+
+    async def _look_later(self, streams: list[LiveStream]) -> None:
+        await asyncio.sleep(LOOK_INTERVAL.total_seconds())
+        for stream in streams:
+            self._mark_woken(stream.keys.channel)
 
     async def _block(self, streams: list[LiveStream]) -> None:
         try:

@@ -7,6 +7,7 @@ replies into values and errors.
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
+from redis.exceptions import NoScriptError
 
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
@@ -108,7 +109,6 @@ class RunStore:
     def __init__(self, redis: Redis, stream_ttl: timedelta) -> None:
         self._redis = redis
         self._ttl = _milliseconds(stream_ttl)
-        self._scripts: dict[str, AsyncScript] = {}
 
     async def register(self, conversation_id: str, run: str, agent: str, *, attempt: int = 0) -> RunState:
         """Make a run known before its agent is told of it. Registering it again changes nothing.
@@ -327,15 +327,19 @@ class RunStore:
         return found
 
     async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self._redis.register_script(_source(name))
-        return await script(keys=keys, args=arguments)
+        source, digest = _script(name)
+        try:
+            return await self._redis.evalsha(digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            # A server that never saw it: new, restarted, or a replica that has become the master. It keeps it.
+            return await self._redis.eval(source, len(keys), *keys, *arguments)
 
 
 @cache
-def _source(name: str) -> str:
-    return (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+def _script(name: str) -> tuple[str, str]:
+    """A script and what the server calls it."""
+    source = (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+    return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait
+from streaming.connections import subscription
 from streaming.entries import RunStatus
 from streaming.errors import RunLost
 from streaming.store.run_store import CONTROL_CHANNEL, LEASE, RunStore
@@ -160,7 +161,7 @@ class LeaseKeeper:
     async def _listen(self, redis: Redis) -> None:
         """Hear of cancels at once rather than at the next renewal."""
         while True:
-            pubsub = redis.pubsub(ignore_subscribe_messages=True)
+            pubsub = subscription(redis, ignore_subscribe_messages=True)
             try:
                 await pubsub.subscribe(CONTROL_CHANNEL)
                 async for message in pubsub.listen():

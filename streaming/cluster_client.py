@@ -1,0 +1,109 @@
+"""The driver's cluster client, made to wait where it would fail, and to fail with the errors of a single
+server; and subscriptions that survive the loss of a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+from typing import Any, Self
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException
+
+
+class ClusterClient(RedisCluster):
+    """A cluster client for thousands of streams over few connections."""
+
+    #: Connections to each node that commands may use at once. The driver may open twice as many: redirected
+    #: commands use one of another node than they waited for.
+    commands_at_once = 16
+    #: How long a command waits for its turn at its node.
+    turn_timeout = timedelta(seconds=10)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, max_connections=2 * self.commands_at_once, **options)
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    async def initialize(self, *args: Any, **options: Any) -> Self:
+        """Learn which node has which slots, where that is not known.
+
+        Raises:
+            RedisError: no node could say.
+        """
+        try:
+            await super().initialize(*args, **options)
+        except RedisClusterException as error:
+            # It is none of the driver's other errors, so nobody would take it for Redis being away.
+            raise RedisConnectionError("No node of the cluster knows all of it.") from error
+        return self
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute a command.
+
+        Raises:
+            RedisError: Redis refused or did not answer.
+        """
+        try:
+            return await super().execute_command(*args, **options)
+        except RedisClusterException as error:
+            raise RedisConnectionError("A part of the cluster is away.") from error
+
+    async def _execute_command(self, target_node: ClusterNode, *args: Any, **options: Any) -> Any:
+        """Wait for a turn: a node without a free connection would refuse. The only step that knows the node."""
+        turns = self._turns.setdefault(target_node.name, asyncio.Semaphore(self.commands_at_once))
+        try:
+            async with asyncio.timeout(self.turn_timeout.total_seconds()):
+                await turns.acquire()
+        except TimeoutError:
+            raise RedisConnectionError("No connection to a node of the cluster is free.") from None
+        try:
+            return await super()._execute_command(target_node, *args, **options)
+        finally:
+            turns.release()
+
+    async def aclose(self) -> None:
+        """Close all connections, also where the driver is about to learn the nodes anew."""
+        await super().aclose()
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
+
+
+class SubscriptionPool(ConnectionPool):
+    """Connections to any node of a cluster, for its subscriptions."""
+
+    @classmethod
+    def beside(cls, cluster: RedisCluster) -> Self:
+        """Make a pool with the cluster client's options."""
+        options = dict(cluster.connection_kwargs)
+        is_secure = options.pop("connection_class") is SSLConnection
+        for name in ("response_callbacks", "max_connections", "himport_registry"):
+            options.pop(name, None)
+        kind = _AnyNodeSSLConnection if is_secure else _AnyNodeConnection
+        return cls(connection_class=kind, cluster=cluster, retry=cluster.retry, **options)
+
+
+class _AnyNodeConnection(Connection):
+    """Looks for a node each time that it connects, and for another one than it has just lost."""
+
+    def __init__(self, *, cluster: RedisCluster, **options: Any) -> None:
+        super().__init__(**options)
+        self._cluster = cluster
+
+    async def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """Connect, unless connected."""
+        if not self.is_connected:
+            await self._cluster.initialize()
+            nodes = self._cluster.get_nodes()
+            others = [node for node in nodes if (node.host, node.port) != (self.host, self.port)]
+            node = random.choice(others or nodes)  # noqa: S311 - spreads subscriptions, keeps no secret
+            self.host, self.port = node.host, int(node.port)
+        await super().connect_check_health(*args, **options)
+
+
+class _AnyNodeSSLConnection(_AnyNodeConnection, SSLConnection):
+    """The same behind TLS."""

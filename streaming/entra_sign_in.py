@@ -1,0 +1,44 @@
+"""Signs in to Azure Managed Redis with Microsoft Entra ID: a token instead of a password."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from azure.identity import DefaultAzureCredential
+from redis.auth.err import RequestTokenErr
+from redis.credentials import CredentialProvider
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis_entraid.identity_provider import DefaultAzureCredentialProvider
+
+from streaming.redis_address import EntraSignIn
+
+#: What a token is asked for.
+#: Source: https://learn.microsoft.com/azure/redis/entra-for-authentication
+SCOPE: Final = "https://redis.azure.com/.default"
+
+
+class EntraCredentials(CredentialProvider):
+    """User and password of each new connection: the identity's object id and a fresh token.
+
+    The server closes a connection when its token expires; the next one brings a new token. The driver's own
+    way, to sign in again on open connections, asks for the token on the event loop, and can't do it for
+    subscriptions at all.
+    """
+
+    def __init__(self, sign_in: EntraSignIn) -> None:
+        # It keeps the token until it is about to expire.
+        credential = DefaultAzureCredential(managed_identity_client_id=sign_in.client_id)
+        self._tokens = DefaultAzureCredentialProvider(credential, (SCOPE,))
+
+    async def get_credentials_async(self) -> tuple[str, str]:
+        """User and password.
+
+        Raises:
+            RedisConnectionError: there is no token.
+        """
+        try:
+            token = await asyncio.to_thread(self._tokens.request_token)
+        except RequestTokenErr as error:
+            raise RedisConnectionError("Microsoft Entra ID gave no token for Redis.") from error
+        return str(token.try_get("oid")), token.get_value()
