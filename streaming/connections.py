@@ -53,9 +53,7 @@ def connect(redis_url: str) -> Redis:
         return _connect_sentinel(address, options)
     # A socket of the file system has no network to lose it.
     network_options = {} if address.is_socket else {"socket_keepalive": True}
-    pool = BlockingConnectionPool.from_url(
-        address.driver_url, **_POOL_OPTIONS, **network_options, **options
-    )
+    pool = BlockingConnectionPool.from_url(address.driver_url, **_POOL_OPTIONS, **network_options, **options)
     return Redis.from_pool(pool)
 
 
@@ -98,13 +96,16 @@ def _options(address: RedisAddress) -> dict[str, Any]:
 
 
 def _connect_cluster(address: RedisAddress, options: dict[str, Any]) -> Redis:
-    return cast("Redis", ClusterClient.from_url(
-        address.driver_url,
-        startup_nodes=[ClusterNode(node.host, node.port) for node in address.nodes[1:]],
-        # One lost part of the slots is not to take the others with it.
-        require_full_coverage=False,
-        **options,
-    ))
+    return cast(
+        "Redis",
+        ClusterClient.from_url(
+            address.driver_url,
+            startup_nodes=[ClusterNode(node.host, node.port) for node in address.nodes[1:]],
+            # One lost part of the slots is not to take the others with it.
+            require_full_coverage=False,
+            **options,
+        ),
+    )
 
 
 def _connect_sentinel(address: RedisAddress, options: dict[str, Any]) -> Redis:

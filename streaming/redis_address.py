@@ -120,7 +120,9 @@ def _single(parts: SplitResult) -> RedisAddress:
 def _cluster(parts: SplitResult, scheme: str) -> RedisAddress:
     nodes = _nodes(parts.netloc, _REDIS_PORT)
     if parts.path.strip("/") not in ("", "0"):
-        raise ValueError("a cluster has database 0 only: expected redis+cluster://host:port,… without a path.")
+        raise ValueError(
+            "a cluster has database 0 only: expected redis+cluster://host:port,… without a path."
+        )
     return RedisAddress(Topology.CLUSTER, _driver_url(parts, scheme, nodes[0], "0"), nodes)
 
 

@@ -304,7 +304,9 @@ class StreamFollower:
             self._foreign_changed.clear()
             self._blocked_on = set(foreign)
             changed = asyncio.create_task(self._foreign_changed.wait())
-            reading = asyncio.create_task(self._look_later(foreign) if self._is_cluster else self._block(foreign))
+            reading = asyncio.create_task(
+                self._look_later(foreign) if self._is_cluster else self._block(foreign)
+            )
             try:
                 await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -51,7 +51,10 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield cluster.url
 
 
-@pytest.fixture(params=["fake", "real_redis_url", "redis_server_url", "cluster_url"])
+@pytest.fixture(
+    params=["fake", "real_redis_url", "redis_server_url", "cluster_url"],
+    ids=["fake", "valkey", "redis", "cluster"],
+)
 def new_client(request: pytest.FixtureRequest) -> Callable[..., Redis]:
     """Makes clients of one empty server."""
     if request.param == "fake":

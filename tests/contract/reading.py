@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry, RunStatus, StreamChunk
@@ -77,7 +77,12 @@ async def until(happened: Callable[[], Awaitable[bool]]) -> None:
 async def subscribers(redis: Redis, count: int) -> bool:
     """Whether so many connections listen for entries of conversation ``c``."""
     channel = keys_of("c").channel
-    return bool(await redis.pubsub_numsub(channel) == [(channel.encode(), count)])
+    if not isinstance(redis, RedisCluster):
+        return bool(await redis.pubsub_numsub(channel) == [(channel.encode(), count)])
+    # Each node counts its own.
+    nodes = redis.get_nodes()
+    told = [await redis.execute_command("PUBSUB NUMSUB", channel, target_nodes=node) for node in nodes]
+    return sum(listening for counted in told for _, listening in counted) == count
 
 
 def text(content: str) -> NewEntry:

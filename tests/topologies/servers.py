@@ -60,6 +60,14 @@ def start_server(binary: Path, folder: Path, *options: str, port: int | None = N
     return Server(process, chosen)
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
+
+
 async def ask(port: int, *command: str | int, **options: Any) -> Any:
     """One command to one server."""
     async with Redis(host="127.0.0.1", port=port, decode_responses=True, protocol=2, **options) as redis:
@@ -91,6 +99,8 @@ class Cluster:
     binary: Path
     folder: Path
     servers: dict[int, Server] = field(default_factory=dict)
+    #: The port on which a node talks to the others.
+    bus_ports: dict[int, int] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -101,18 +111,15 @@ class Cluster:
         """Start a node, or start it again."""
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT))
         options += ("--cluster-config-file", "nodes.conf", "--cluster-replica-validity-factor", "0")
-        options += ("--cluster-port", str(self._bus_port(port)), "--repl-diskless-sync-delay", "0")
+        options += ("--cluster-port", str(self.bus_ports[port]), "--repl-diskless-sync-delay", "0")
         self.servers[port] = start_server(self.binary, self.folder / str(port), *options, port=port)
-
-    @staticmethod
-    def _bus_port(port: int) -> int:
-        # Off the range that tests take their ports from.
-        return port + 13_000
 
     async def start(self) -> None:
         """Start all nodes and make them a cluster."""
-        for _ in range(2 * MASTERS):
-            self.start_node(free_port())
+        free = free_ports(4 * MASTERS)
+        self.bus_ports = dict(zip(free[::2], free[1::2], strict=True))
+        for port in self.bus_ports:
+            self.start_node(port)
         ports = list(self.servers)
         for port in ports:
             await wait_for(lambda port=port: answers(port), f"node {port} answers")  # type: ignore[misc]
@@ -121,7 +128,7 @@ class Cluster:
             first, last = number * SLOTS // MASTERS, (number + 1) * SLOTS // MASTERS - 1
             await ask(port, "CLUSTER", "ADDSLOTSRANGE", first, last)
         for port in ports[1:]:
-            await ask(port, "CLUSTER", "MEET", "127.0.0.1", ports[0], self._bus_port(ports[0]))
+            await ask(port, "CLUSTER", "MEET", "127.0.0.1", ports[0], self.bus_ports[ports[0]])
         await wait_for(self._all_have_met, "all nodes know each other")
         for master, replica in zip(ports[:MASTERS], ports[MASTERS:], strict=True):
             await ask(replica, "CLUSTER", "REPLICATE", await ask(master, "CLUSTER", "MYID"))
@@ -190,7 +197,11 @@ class SentinelGroup:
 
     def _start_server(self, *options: str) -> int:
         server = start_server(
-            self.binary, self.folder / f"server{len(self.servers)}", "--repl-diskless-sync-delay", "0", *options
+            self.binary,
+            self.folder / f"server{len(self.servers)}",
+            "--repl-diskless-sync-delay",
+            "0",
+            *options,
         )
         self.servers[server.port] = server
         return server.port
