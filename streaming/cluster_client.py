@@ -1,6 +1,4 @@
-"""The driver's cluster client, made to wait where it would fail, and to fail with the errors of a single
-server; and subscriptions that survive the loss of a node.
-"""
+"""The driver's cluster client, which waits where it would fail, and subscriptions that survive a lost node."""
 
 from __future__ import annotations
 
@@ -19,14 +17,19 @@ from redis.exceptions import RedisClusterException
 class ClusterClient(RedisCluster):
     """A cluster client for thousands of streams over few connections."""
 
-    #: Connections to each node that commands may use at once. The driver may open twice as many: redirected
-    #: commands use one of another node than they waited for.
-    commands_at_once = 16
-    #: How long a command waits for its turn at its node.
-    turn_timeout = timedelta(seconds=10)
+    def __init__(self, *, commands_at_once: int, turn_timeout: timedelta, **options: Any) -> None:
+        """Describe the cluster; connects at the first command.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, max_connections=2 * self.commands_at_once, **options)
+        Args:
+            commands_at_once: At each node.
+            turn_timeout: How long a command waits for its turn at its node.
+            options: The driver's.
+        """
+        # Redirected commands use a connection to another node than they had their turn at.
+        options["max_connections"] = 2 * commands_at_once
+        super().__init__(**options)
+        self._commands_at_once = commands_at_once
+        self._turn_timeout = turn_timeout.total_seconds()
         self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def initialize(self, *args: Any, **options: Any) -> Self:
@@ -36,7 +39,7 @@ class ClusterClient(RedisCluster):
             RedisError: no node could say.
         """
         try:
-            await super().initialize(*args, **options)
+            _ = await super().initialize(*args, **options)
         except RedisClusterException as error:
             # It is none of the driver's other errors, so nobody would take it for Redis being away.
             raise RedisConnectionError("No node of the cluster knows all of it.") from error
@@ -54,10 +57,10 @@ class ClusterClient(RedisCluster):
             raise RedisConnectionError("A part of the cluster is away.") from error
 
     async def _execute_command(self, target_node: ClusterNode, *args: Any, **options: Any) -> Any:
-        """Wait for a turn: a node without a free connection would refuse. The only step that knows the node."""
-        turns = self._turns.setdefault(target_node.name, asyncio.Semaphore(self.commands_at_once))
+        """Wait for a turn: without a free connection the driver would fail. Only here the node is known."""
+        turns = self._turns.setdefault(target_node.name, asyncio.Semaphore(self._commands_at_once))
         try:
-            async with asyncio.timeout(self.turn_timeout.total_seconds()):
+            async with asyncio.timeout(self._turn_timeout):
                 await turns.acquire()
         except TimeoutError:
             raise RedisConnectionError("No connection to a node of the cluster is free.") from None
@@ -97,7 +100,7 @@ class _AnyNodeConnection(Connection):
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Connect, unless connected."""
         if not self.is_connected:
-            await self._cluster.initialize()
+            _ = await self._cluster.initialize()
             nodes = self._cluster.get_nodes()
             others = [node for node in nodes if (node.host, node.port) != (self.host, self.port)]
             node = random.choice(others or nodes)  # noqa: S311 - spreads subscriptions, keeps no secret

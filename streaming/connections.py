@@ -57,7 +57,7 @@ def connect(redis_url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
-def subscription(redis: Redis, **options: bool) -> PubSub:
+def subscription(redis: Redis, **options: Any) -> PubSub:
     """A subscription that finds its way back by itself, on whatever topology the client is for."""
     if is_cluster(redis):
         # Each node hears of everything that is published in the cluster; the driver's own subscription would
@@ -101,6 +101,8 @@ def _connect_cluster(address: RedisAddress, options: dict[str, Any]) -> Redis:
         ClusterClient.from_url(
             address.driver_url,
             startup_nodes=[ClusterNode(node.host, node.port) for node in address.nodes[1:]],
+            commands_at_once=POOL_SIZE,
+            turn_timeout=POOL_TIMEOUT,
             # One lost part of the slots is not to take the others with it.
             require_full_coverage=False,
             **options,
@@ -113,7 +115,7 @@ def _connect_sentinel(address: RedisAddress, options: dict[str, Any]) -> Redis:
     given = {**options, **from_url.connection_kwargs}
     tls = {name: value for name, value in given.items() if name.startswith("ssl")}
     is_secure = address.driver_url.startswith("rediss:")
-    sentinel = Sentinel(
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
         [(node.host, node.port) for node in address.nodes],
         sentinel_kwargs={
             "username": address.sentinel_username,
@@ -129,7 +131,7 @@ def _connect_sentinel(address: RedisAddress, options: dict[str, Any]) -> Redis:
     )
     for name in ("host", "port"):
         given.pop(name, None)
-    pool = MasterPool(
+    pool = MasterPool(  # type: ignore[no-untyped-call]
         address.service, sentinel, **_POOL_OPTIONS, ssl=is_secure, socket_keepalive=True, **given
     )
     return Redis.from_pool(pool)

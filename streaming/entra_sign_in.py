@@ -9,7 +9,7 @@ from azure.identity import DefaultAzureCredential
 from redis.auth.err import RequestTokenErr
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis_entraid.identity_provider import DefaultAzureCredentialProvider
+from redis_entraid.identity_provider import DefaultAzureCredentialProvider  # type: ignore[import-untyped]
 
 from streaming.redis_address import EntraSignIn
 
@@ -41,4 +41,4 @@ class EntraCredentials(CredentialProvider):
             token = await asyncio.to_thread(self._tokens.request_token)
         except RequestTokenErr as error:
             raise RedisConnectionError("Microsoft Entra ID gave no token for Redis.") from error
-        return str(token.try_get("oid")), token.get_value()
+        return str(token.try_get("oid")), str(token.get_value())

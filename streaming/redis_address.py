@@ -63,7 +63,7 @@ class RedisAddress:
     """Where Redis is, and how to sign in."""
 
     topology: Topology
-    #: ``redis://``, ``rediss://`` or ``unix://``, as the driver reads it. Of several nodes it names the first.
+    #: ``redis://``, ``rediss://`` or ``unix://``, as the driver reads it; of several nodes, the first.
     driver_url: str = field(repr=False)
     #: The cluster's nodes to begin with, or the sentinels.
     nodes: tuple[Node, ...] = ()

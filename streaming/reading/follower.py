@@ -273,7 +273,7 @@ class StreamFollower:
     async def _read_alone(self, stream: LiveStream) -> None:
         """Read one stream. Its part of the cluster may be away; the streams of the others go on."""
         try:
-            reply = await self._redis.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
+            reply: Any = await self._redis.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
         except (RedisError, OSError) as error:
             _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
             loop = asyncio.get_running_loop()

@@ -331,7 +331,7 @@ class RunStore:
         try:
             return await self._redis.evalsha(digest, len(keys), *keys, *arguments)
         except NoScriptError:
-            # A server that never saw it: new, restarted, or a replica that has become the master. It keeps it.
+            # A server that never saw it: new, restarted, or a replica that became the master. It keeps it.
             return await self._redis.eval(source, len(keys), *keys, *arguments)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from redis.asyncio import Redis, RedisCluster
 
 from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.connections import is_cluster
 from streaming.entries import NewEntry, RunStatus, StreamChunk
 from streaming.identifiers import keys_of
 from streaming.reading.open_stream import OpenStream
@@ -77,11 +79,12 @@ async def until(happened: Callable[[], Awaitable[bool]]) -> None:
 async def subscribers(redis: Redis, count: int) -> bool:
     """Whether so many connections listen for entries of conversation ``c``."""
     channel = keys_of("c").channel
-    if not isinstance(redis, RedisCluster):
+    if not is_cluster(redis):
         return bool(await redis.pubsub_numsub(channel) == [(channel.encode(), count)])
     # Each node counts its own.
-    nodes = redis.get_nodes()
-    told = [await redis.execute_command("PUBSUB NUMSUB", channel, target_nodes=node) for node in nodes]
+    cluster = cast("RedisCluster", redis)
+    nodes = cluster.get_nodes()
+    told = [await cluster.execute_command("PUBSUB NUMSUB", channel, target_nodes=node) for node in nodes]
     return sum(listening for counted in told for _, listening in counted) == count
 
 

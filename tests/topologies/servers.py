@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +71,7 @@ def free_ports(count: int) -> list[int]:
 async def ask(port: int, *command: str | int, **options: Any) -> Any:
     """One command to one server."""
     async with Redis(host="127.0.0.1", port=port, decode_responses=True, protocol=2, **options) as redis:
-        return await redis.execute_command(*command)
+        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 async def wait_for(condition: Callable[[], Awaitable[bool]], description: str) -> None:
@@ -109,9 +109,11 @@ class Cluster:
 
     def start_node(self, port: int) -> None:
         """Start a node, or start it again."""
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT))
-        options += ("--cluster-config-file", "nodes.conf", "--cluster-replica-validity-factor", "0")
-        options += ("--cluster-port", str(self.bus_ports[port]), "--repl-diskless-sync-delay", "0")
+        options = [
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT)),
+            *("--cluster-config-file", "nodes.conf", "--cluster-replica-validity-factor", "0"),
+            *("--cluster-port", str(self.bus_ports[port]), "--repl-diskless-sync-delay", "0"),
+        ]
         self.servers[port] = start_server(self.binary, self.folder / str(port), *options, port=port)
 
     async def start(self) -> None:
