@@ -1,4 +1,4 @@
-"""The driver's cluster client, which waits where it would fail, and subscriptions that survive a lost node."""
+"""The driver's cluster client, that waits where it would fail, and subscriptions that survive a lost node."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ async def subscribers(redis: Redis, count: int) -> bool:
     cluster = cast("RedisCluster", redis)
     nodes = cluster.get_nodes()
     told = [await cluster.execute_command("PUBSUB NUMSUB", channel, target_nodes=node) for node in nodes]
-    return sum(listening for counted in told for _, listening in counted) == count
+    return bool(sum(listening for counted in told for _, listening in counted) == count)
 
 
 def text(content: str) -> NewEntry:

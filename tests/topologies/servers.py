@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,14 @@ class Server:
 
     process: subprocess.Popen[bytes]
     port: int
+
+    def freeze(self) -> None:
+        """Let it hang."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Take it away without warning."""
@@ -66,6 +74,17 @@ def free_ports(count: int) -> list[int]:
     while len(found) < count:
         found.add(free_port())
     return list(found)
+
+
+async def cut_replicas(master: Server, servers: Sequence[Server]) -> None:
+    """Let a master go on without its replicas, which hang. What it acknowledges from here on, only it has."""
+    told = await ask(master.port, "ROLE")
+    ports = {int(port) for _, port, _ in told[2]}
+    for server in servers:
+        if server.port in ports:
+            server.freeze()
+    # What is on its way to them would arrive after all.
+    await ask(master.port, "CLIENT", "KILL", "TYPE", "replica")
 
 
 async def ask(port: int, *command: str | int, **options: Any) -> Any:
@@ -165,6 +184,24 @@ class Cluster:
                 return self.servers[int(master[1])]
         raise AssertionError(f"nobody has slot {slot}")
 
+    async def lose_master(self, key: str) -> None:
+        """Take the master of a key away; its replicas go on."""
+        (await self.master_of(key)).kill()
+        for server in self.servers.values():
+            server.resume()
+
+    async def cut_replicas(self, key: str) -> None:
+        """Let the master of a key go on without its replicas."""
+        await cut_replicas(await self.master_of(key), list(self.servers.values()))
+
+    async def restore(self) -> None:
+        """Start what was taken away, and wait until all is whole again."""
+        for port, server in list(self.servers.items()):
+            server.resume()
+            if server.process.poll() is not None:
+                self.start_node(port)
+        await self.wait_until_whole()
+
     def stop(self) -> None:
         """Stop all nodes."""
         for server in self.servers.values():
@@ -197,14 +234,10 @@ class SentinelGroup:
             self._start_sentinel(number, master)
         await wait_for(self._is_watched, "the sentinels know all")
 
-    def _start_server(self, *options: str) -> int:
-        server = start_server(
-            self.binary,
-            self.folder / f"server{len(self.servers)}",
-            "--repl-diskless-sync-delay",
-            "0",
-            *options,
-        )
+    def _start_server(self, *options: str, port: int | None = None) -> int:
+        options = ("--repl-diskless-sync-delay", "0", *options)
+        chosen = port or free_port()
+        server = start_server(self.binary, self.folder / str(chosen), *options, port=chosen)
         self.servers[server.port] = server
         return server.port
 
@@ -239,6 +272,28 @@ class SentinelGroup:
         """The master, as a sentinel knows it."""
         _, port = await ask(self.sentinels[0].port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return self.servers[int(port)]
+
+    async def lose_master(self, _key: str) -> None:
+        """Take the master away; its replicas go on."""
+        (await self.master()).kill()
+        for server in self.servers.values():
+            server.resume()
+
+    async def cut_replicas(self, _key: str) -> None:
+        """Let the master go on without its replicas."""
+        await cut_replicas(await self.master(), list(self.servers.values()))
+
+    async def restore(self) -> None:
+        """Start what was taken away, and wait until all is whole again."""
+        for port, server in list(self.servers.items()):
+            server.resume()
+            if server.process.poll() is not None:
+                master = await self.master()
+                self._start_server("--replicaof", f"127.0.0.1 {master.port}", port=port)
+        await wait_for(self._is_whole, "the master has its replicas again")
+
+    async def _is_whole(self) -> bool:
+        return await self._has_replicas((await self.master()).port) and await self._is_watched()
 
     def stop(self) -> None:
         """Stop all."""

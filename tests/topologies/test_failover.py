@@ -1,0 +1,135 @@
+"""A master is lost in mid-run: readers and writers go on, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Final
+
+import pytest
+
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.connections import connect
+from streaming.entries import RunStatus, StreamChunk
+from streaming.identifiers import keys_of
+from streaming.writing.leases import LeaseKeeper
+from tests.contract.reading import text_of
+from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, Step, said
+from tests.topologies.servers import PATIENCE, Cluster, SentinelGroup
+
+TTL: Final = timedelta(minutes=10)
+READERS: Final = 2
+#: Enough to have some in each part of a cluster.
+CONVERSATIONS: Final = 9
+PART: Final = 40
+
+
+class Reader:
+    """Reads a conversation as a client does, and keeps what it got."""
+
+    def __init__(self, handler: RedisStreamResponseHandler, conversation: str) -> None:
+        self.chunks: list[StreamChunk] = []
+        self.progress = asyncio.Event()
+        self._stream = handler.read_stream(conversation, events=True)
+        self.task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for chunk in self._stream:
+            self.chunks.append(chunk)
+            self.progress.set()
+
+    async def has(self, text: str) -> None:
+        """Wait until it shows this text."""
+        async with asyncio.timeout(PATIENCE):
+            while text not in text_of(self.chunks):
+                self.progress.clear()
+                await self.progress.wait()
+
+    async def end(self) -> list[StreamChunk]:
+        """All that it got."""
+        async with asyncio.timeout(PATIENCE):
+            await self.task
+        return self.chunks
+
+
+class Talk:
+    """A conversation with one run in three parts, and its readers."""
+
+    def __init__(self, handler: RedisStreamResponseHandler, name: str, leases: LeaseKeeper) -> None:
+        self.name = name
+        self.handler = handler
+        self.gates = [asyncio.Event(), asyncio.Event()]
+        self.parts = [[f"{name}.{part}.{number} " for number in range(PART)] for part in range(3)]
+        steps: list[Step] = [*said(*self.parts[0]), self.gates[0], *said(*self.parts[1])]
+        steps += [self.gates[1], *said(*self.parts[2])]
+        self.running = DurableConversation(handler, ScriptedAgent(*steps), name, leases).start(f"run-{name}")
+        self.readers = [Reader(handler, name) for _ in range(READERS)]
+
+    @property
+    def text(self) -> str:
+        """What everybody is to have in the end."""
+        return "".join("".join(part) for part in self.parts)
+
+    async def shows(self, part: int) -> None:
+        """Wait until all readers have this part."""
+        await asyncio.gather(*(reader.has(self.parts[part][-1]) for reader in self.readers))
+
+    async def ends_well(self) -> list[list[StreamChunk]]:
+        """Wait for the end of the run and of its readers; what each of them got."""
+        async with asyncio.timeout(PATIENCE):
+            response = await self.running
+        assert response.text == self.text
+        everything = [await reader.end() for reader in self.readers]
+        everything.append(await Reader(self.handler, self.name).end())
+        for chunks in everything:
+            ids = [chunk.entry_id for chunk in chunks if chunk.type != "gap"]
+            assert len(ids) == len(set(ids)), "an entry came twice"
+            assert text_of(chunks) == self.text
+            assert chunks[-1].status is RunStatus.COMPLETED
+        return everything
+
+
+@pytest.fixture
+async def handler(topology: Cluster | SentinelGroup) -> AsyncIterator[RedisStreamResponseHandler]:
+    """A handler on the topology."""
+    async with RedisStreamResponseHandler(connect(topology.url), TTL) as made:
+        yield made
+
+
+@pytest.fixture
+async def leases(topology: Cluster | SentinelGroup) -> AsyncIterator[LeaseKeeper]:
+    """Keeps the runs' leases, as in a service."""
+    keeper = LeaseKeeper(lambda: connect(topology.url), TTL)
+    yield keeper
+    await asyncio.to_thread(keeper.close)
+
+
+async def test_a_lost_master_costs_nobody_anything(
+    topology: Cluster | SentinelGroup, handler: RedisStreamResponseHandler, leases: LeaseKeeper
+) -> None:
+    """Runs that were in progress go on with the new master; each reader has each chunk once, and the end."""
+    talks = [Talk(handler, f"c{number}", leases) for number in range(CONVERSATIONS)]
+    await asyncio.gather(*(talk.shows(0) for talk in talks))
+    await topology.lose_master(keys_of("c0").stream)
+    for talk in talks:
+        talk.gates[0].set()
+    await asyncio.gather(*(talk.shows(1) for talk in talks))
+    for talk in talks:
+        talk.gates[1].set()
+    await asyncio.gather(*(talk.ends_well() for talk in talks))
+
+
+async def test_acknowledged_entries_that_a_failover_loses_are_written_again(
+    topology: Cluster | SentinelGroup, handler: RedisStreamResponseHandler, leases: LeaseKeeper
+) -> None:
+    """Replication is asynchronous: what the new master never got is written again, after a reset."""
+    talk = Talk(handler, "c", leases)
+    await talk.shows(0)
+    await topology.cut_replicas(keys_of("c").stream)
+    talk.gates[0].set()
+    await talk.shows(1)
+    await topology.lose_master(keys_of("c").stream)
+    talk.gates[1].set()
+    for chunks in (await talk.ends_well())[:READERS]:
+        assert "reset" in [chunk.type for chunk in chunks]
