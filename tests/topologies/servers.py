@@ -175,7 +175,7 @@ class Cluster:
                 return False
         return True
 
-    async def master_of(self, key: str) -> Server:
+    async def master_for(self, key: str) -> Server:
         """The node that has a key."""
         port = next(port for port, server in self.servers.items() if server.process.poll() is None)
         slot = await ask(port, "CLUSTER", "KEYSLOT", key)
@@ -186,13 +186,13 @@ class Cluster:
 
     async def lose_master(self, key: str) -> None:
         """Take the master of a key away; its replicas go on."""
-        (await self.master_of(key)).kill()
+        (await self.master_for(key)).kill()
         for server in self.servers.values():
             server.resume()
 
     async def cut_replicas(self, key: str) -> None:
         """Let the master of a key go on without its replicas."""
-        await cut_replicas(await self.master_of(key), list(self.servers.values()))
+        await cut_replicas(await self.master_for(key), list(self.servers.values()))
 
     async def restore(self) -> None:
         """Start what was taken away, and wait until all is whole again."""
@@ -272,6 +272,10 @@ class SentinelGroup:
         """The master, as a sentinel knows it."""
         _, port = await ask(self.sentinels[0].port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return self.servers[int(port)]
+
+    async def master_for(self, _key: str) -> Server:
+        """The node that has a key: the master has all."""
+        return await self.master()
 
     async def lose_master(self, _key: str) -> None:
         """Take the master away; its replicas go on."""

@@ -1,0 +1,115 @@
+"""What the clients of each topology promise to the rooms above them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from streaming.connections import POOL_SIZE, connect, subscription
+from streaming.entries import RunStatus
+from streaming.identifiers import keys_of
+from streaming.store.run_store import RunStore
+from tests.service import eventually
+from tests.topologies.servers import PATIENCE, Cluster, SentinelGroup, ask
+
+CHANNEL = "c"
+
+
+@pytest.fixture
+async def redis(topology: Cluster | SentinelGroup) -> AsyncIterator[Redis]:
+    """A client."""
+    client = connect(topology.url)
+    yield client
+    await client.aclose()
+
+
+async def test_commands_wait_for_a_connection(topology: Cluster | SentinelGroup, redis: Redis) -> None:
+    """Hundreds of commands at once share a few connections; none of them fails."""
+    await redis.set("a", "b")
+    assert await asyncio.gather(*(redis.get("a") for _ in range(500))) == [b"b"] * 500
+    master = await topology.master_for("a")
+    # The tester's own, and those of replicas, sentinels and the cluster's bus, have other names or none.
+    clients = str(await ask(master.port, "CLIENT", "LIST", "TYPE", "normal"))
+    assert clients.count("cmd=get") <= POOL_SIZE
+
+
+async def test_a_subscription_finds_another_server(topology: Cluster | SentinelGroup, redis: Redis) -> None:
+    """When the server that it listens to dies, a subscription goes on elsewhere and says that it did."""
+    pubsub = subscription(redis)
+    await pubsub.subscribe(CHANNEL)
+    heard: list[str] = []
+
+    async def listen() -> None:
+        while True:
+            try:
+                message = await pubsub.get_message(timeout=1)
+            except (RedisError, OSError):
+                await asyncio.sleep(0.05)
+                continue
+            if message is not None:
+                heard.append(message["type"])
+
+    async def published_and_heard() -> bool:
+        await redis.publish(CHANNEL, "x")
+        return "message" in heard
+
+    listening = asyncio.create_task(listen())
+    try:
+        await eventually(lambda: _is(heard, ["subscribe"]), "subscribed")
+        connection = pubsub.connection
+        topology.servers[int(connection.port)].kill()  # type: ignore[union-attr]
+        await eventually(lambda: _is(heard, ["subscribe", "subscribe"]), "subscribed again")
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    if await published_and_heard():
+                        break
+                except RedisError:
+                    await asyncio.sleep(0.05)
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+
+async def _is(heard: list[str], expected: list[str]) -> bool:
+    return heard[: len(expected)] == expected
+
+
+async def test_scripts_reach_a_server_that_never_saw_them(
+    topology: Cluster | SentinelGroup, redis: Redis
+) -> None:
+    """A promoted replica knows no scripts; the first call teaches it."""
+    store = RunStore(redis, timedelta(minutes=1))
+    await store.register("c", "r", "Agent")
+    master = await topology.master_for(keys_of("c").stream)
+    await ask(master.port, "SCRIPT", "FLUSH")
+    assert (await store.register("c", "r", "Agent")).status is RunStatus.PENDING
+
+
+async def test_unfinished_runs_are_found_on_all_servers(
+    topology: Cluster | SentinelGroup, redis: Redis
+) -> None:
+    """The walk over all keys sees each part of a cluster, and each run once."""
+    await redis.flushall()
+    store = RunStore(redis, timedelta(minutes=1))
+    names = [f"c{number}" for number in range(30)]
+    for name in names:
+        await store.register(name, "r", "Agent")
+    found = [state.conversation_id for state in await store.unfinished()]
+    assert sorted(found) == sorted(names)
+    assert topology.servers
+
+
+async def test_everything_away_is_an_error_of_the_driver() -> None:
+    """When no server answers, callers get the error that means Redis is away, on any topology."""
+    for url in ("redis+cluster://127.0.0.1:1,127.0.0.1:2", "redis+sentinel://127.0.0.1:1,127.0.0.1:2/s"):
+        client = connect(url)
+        with pytest.raises(RedisError):
+            await client.get("a")
+        await client.aclose()
