@@ -40,8 +40,9 @@ class ClusterClient(RedisCluster):
         """
         try:
             _ = await super().initialize(*args, **options)
-        except RedisClusterException as error:
-            # It is none of the driver's other errors, so nobody would take it for Redis being away.
+        except (RedisClusterException, AttributeError) as error:
+            # The first is none of the driver's other errors: nobody would take it for Redis being away. The
+            # second: see below.
             raise RedisConnectionError("No node of the cluster knows all of it.") from error
         return self
 
@@ -66,6 +67,9 @@ class ClusterClient(RedisCluster):
             raise RedisConnectionError("No connection to a node of the cluster is free.") from None
         try:
             return await super()._execute_command(target_node, *args, **options)
+        except AttributeError as error:
+            # The driver closes connections of a node that it has lost, also under a command that is opening one.
+            raise RedisConnectionError("The connection was closed.") from error
         finally:
             turns.release()
 

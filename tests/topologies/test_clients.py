@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from streaming.cluster_client import ClusterClient
 from streaming.connections import POOL_SIZE, connect, subscription
 from streaming.entries import RunStatus
 from streaming.identifiers import keys_of
@@ -113,3 +114,27 @@ async def test_everything_away_is_an_error_of_the_driver() -> None:
         with pytest.raises(RedisError):
             await client.get("a")
         await client.aclose()
+
+
+async def test_connections_that_are_closed_underneath_are_trouble_that_passes(
+    topology: Cluster | SentinelGroup, redis: Redis
+) -> None:
+    """After a failover the driver closes connections that commands are using: no other error comes of it."""
+    await redis.set("a", "b")
+    outcomes: list[object] = []
+    for number in range(100):
+        commands = [asyncio.create_task(redis.get("a")) for _ in range(20)]
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        await _close_connections(redis)
+        outcomes += await asyncio.gather(*commands, return_exceptions=True)
+    unexpected = [outcome for outcome in outcomes if outcome != b"b" and not isinstance(outcome, RedisError)]
+    assert not unexpected
+
+
+async def _close_connections(redis: Redis) -> None:
+    """As the driver does it when the topology has changed."""
+    if isinstance(redis, ClusterClient):
+        await redis.nodes_manager.aclose()
+    else:
+        await redis.connection_pool.disconnect(inuse_connections=False)
