@@ -1,4 +1,4 @@
-"""``REDIS_CONNECTION_STRING``: where Redis is and what topology it has. Knows no client.
+"""``REDIS_CONNECTION_STRING``: where Redis is and what topology it has. Builds no client.
 
 No message here repeats a part of the value: it may hold a password.
 """
@@ -9,6 +9,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS
 
 _MAX_PORT: Final = 65_535
 _REDIS_PORT: Final = 6_379
@@ -28,7 +30,7 @@ _DRIVERS: Final = frozenset(
         *("client_name", "db", "decode_responses", "health_check_interval", "max_connections"),
         *("socket_connect_timeout", "socket_keepalive", "socket_timeout", "timeout"),
         *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile"),
-        *("ssl_check_hostname", "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "ssl_password"),
+        *("ssl_check_hostname", "ssl_ciphers", "ssl_min_version", "ssl_password"),
     )
 )
 
@@ -91,7 +93,7 @@ def parse_redis_address(value: str) -> RedisAddress:
         raise ValueError("not a URL.") from None
     scheme, plus, kind = parts.scheme.partition("+")
     if scheme == "unix" and not plus:
-        address = _socket(parts)
+        address = _socket(parts, value)
     elif scheme not in ("redis", "rediss") or (plus and kind not in ("cluster", "sentinel")):
         raise ValueError(_FORMS)
     elif kind == "cluster":
@@ -99,22 +101,22 @@ def parse_redis_address(value: str) -> RedisAddress:
     elif kind == "sentinel":
         address = _sentinel(parts, scheme)
     else:
-        address = _single(parts)
+        address = _single(parts, value)
     return _with_query(address, parts.query)
 
 
-def _socket(parts: SplitResult) -> RedisAddress:
+def _socket(parts: SplitResult, value: str) -> RedisAddress:
     if not parts.path:
         raise ValueError("no socket in it: expected unix:///path/to/socket.")
-    return RedisAddress(Topology.SINGLE, urlunsplit(parts))
+    return RedisAddress(Topology.SINGLE, value)
 
 
-def _single(parts: SplitResult) -> RedisAddress:
+def _single(parts: SplitResult, value: str) -> RedisAddress:
     nodes = _nodes(parts.netloc, _REDIS_PORT)
     if len(nodes) > 1:
         raise ValueError("several hosts in it: expected redis+cluster://… or redis+sentinel://… for those.")
     _database(parts.path.strip("/"))
-    return RedisAddress(Topology.SINGLE, urlunsplit(parts))
+    return RedisAddress(Topology.SINGLE, value)
 
 
 def _cluster(parts: SplitResult, scheme: str) -> RedisAddress:
@@ -172,16 +174,25 @@ def _with_query(address: RedisAddress, query: str) -> RedisAddress:
         raise ValueError("sentinel_username and sentinel_password belong to redis+sentinel:// only.")
     if pairs.keys() - _DRIVERS:
         raise ValueError(f"a query parameter that is not known: expected some of {', '.join(_known())}.")
-    parts = urlsplit(address.driver_url)
+    _check_values(pairs)
+    base = address.driver_url.partition("?")[0]
     return RedisAddress(
         topology=address.topology,
-        driver_url=urlunsplit(parts._replace(query=urlencode(pairs))),
+        driver_url=f"{base}?{urlencode(pairs)}" if pairs else base,
         nodes=address.nodes,
         service=address.service,
         sentinel_username=username,
         sentinel_password=password,
         entra=entra,
     )
+
+
+def _check_values(pairs: dict[str, str]) -> None:
+    for name, value in pairs.items():
+        try:
+            URL_QUERY_ARGUMENT_PARSERS.get(name, str)(value)
+        except (TypeError, ValueError):
+            raise ValueError("a query parameter has a value that can't be used: expected a number.") from None
 
 
 def _known() -> list[str]:
