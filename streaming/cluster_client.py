@@ -27,10 +27,12 @@ class ClusterClient(RedisCluster):
         """
         # Redirected commands use a connection to another node than they had their turn at.
         options["max_connections"] = 2 * commands_at_once
-        super().__init__(**options)
+        # What a redirection says is enough: to learn all slots anew after some, the driver closes everything.
+        super().__init__(reinitialize_steps=0, **options)
         self._commands_at_once = commands_at_once
         self._turn_timeout = turn_timeout.total_seconds()
         self._turns: dict[str, asyncio.Semaphore] = {}
+        self._executing: set[asyncio.Task[Any] | None] = set()
 
     async def initialize(self, *args: Any, **options: Any) -> Self:
         """Learn which node has which slots, where that is not known.
@@ -52,6 +54,8 @@ class ClusterClient(RedisCluster):
         Raises:
             RedisError: Redis refused or did not answer.
         """
+        # First, since without knowing the slots the driver would send a script to any node.
+        _ = await self.initialize()
         try:
             return await super().execute_command(*args, **options)
         except RedisClusterException as error:
@@ -65,16 +69,28 @@ class ClusterClient(RedisCluster):
                 await turns.acquire()
         except TimeoutError:
             raise RedisConnectionError("No connection to a node of the cluster is free.") from None
+        task = asyncio.current_task()
+        self._executing.add(task)
         try:
             return await super()._execute_command(target_node, *args, **options)
         except AttributeError as error:
             # The driver closes connections of a node that it has lost, also under a command that is opening one.
             raise RedisConnectionError("The connection was closed.") from error
         finally:
+            self._executing.discard(task)
             turns.release()
 
+    async def exists(self, *keys: str) -> int:
+        """Count those of the keys that exist; they are in one slot. (The driver's own makes a pipeline of it.)"""
+        return int(await self.execute_command("EXISTS", *keys))
+
     async def aclose(self) -> None:
-        """Close all connections, also where the driver is about to learn the nodes anew."""
+        """Close all connections, also where the driver is about to learn the slots anew."""
+        if asyncio.current_task() in self._executing:
+            # The driver itself, for a command that found its slots nowhere: it learns them anew. All other
+            # commands are in the middle of something.
+            self._initialize = True
+            return
         await super().aclose()
         await self.nodes_manager.aclose()
         await self.nodes_manager.aclose("startup_nodes")

@@ -31,6 +31,8 @@ POOL_SIZE: Final = 16
 POOL_TIMEOUT: Final = timedelta(seconds=10)
 #: An idle connection is checked before use: cloud load balancers drop idle ones in silence after minutes.
 HEALTH_CHECK_INTERVAL: Final = timedelta(seconds=30)
+#: A cluster's slots are learned anew before each of these.
+CLUSTER_RETRIES: Final = 3
 #: Quick retries inside the driver, for a connection that broke while idle. The writer and the readers have
 #: their own patience above it.
 DRIVER_RETRIES: Final = 1
@@ -83,7 +85,7 @@ def _options(address: RedisAddress) -> dict[str, Any]:
         "socket_connect_timeout": CONNECT_TIMEOUT.total_seconds(),
         "socket_timeout": COMMAND_TIMEOUT.total_seconds(),
         "health_check_interval": HEALTH_CHECK_INTERVAL.total_seconds(),
-        "retry": Retry(ExponentialBackoff(cap=0.1, base=0.01), DRIVER_RETRIES),
+        "retry": Retry(_backoff(), DRIVER_RETRIES),
         # RESP2 everywhere: one reply shape for Redis, Valkey and the in-memory test server alike.
         "protocol": 2,
     }
@@ -95,6 +97,10 @@ def _options(address: RedisAddress) -> dict[str, Any]:
     return options
 
 
+def _backoff() -> ExponentialBackoff:
+    return ExponentialBackoff(cap=0.1, base=0.01)
+
+
 def _connect_cluster(address: RedisAddress, options: dict[str, Any]) -> Redis:
     return cast(
         "Redis",
@@ -103,9 +109,9 @@ def _connect_cluster(address: RedisAddress, options: dict[str, Any]) -> Redis:
             startup_nodes=[ClusterNode(node.host, node.port) for node in address.nodes[1:]],
             commands_at_once=POOL_SIZE,
             turn_timeout=POOL_TIMEOUT,
+            **{**options, "retry": Retry(_backoff(), CLUSTER_RETRIES)},
             # One lost part of the slots is not to take the others with it.
             require_full_coverage=False,
-            **options,
         ),
     )
 

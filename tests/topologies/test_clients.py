@@ -138,3 +138,18 @@ async def _close_connections(redis: Redis) -> None:
         await redis.nodes_manager.aclose()
     else:
         await redis.connection_pool.disconnect(inuse_connections=False)
+
+
+async def test_first_commands_go_straight_to_their_node(cluster: Cluster) -> None:
+    """A new client learns the slots before its first script: none is sent to a node that refuses it."""
+    before = await _redirections(cluster)
+    redis = connect(cluster.url)
+    store = RunStore(redis, timedelta(minutes=1))
+    await asyncio.gather(*(store.register(f"new{number}", "r", "Agent") for number in range(30)))
+    await redis.aclose()
+    assert await _redirections(cluster) == before
+
+
+async def _redirections(cluster: Cluster) -> int:
+    told = [await ask(port, "INFO", "errorstats") for port in cluster.servers]
+    return sum(int(errors.get("errorstat_MOVED", {}).get("count", 0)) for errors in told)

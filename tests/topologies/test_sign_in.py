@@ -16,7 +16,16 @@ from redis.exceptions import RedisError
 from streaming import entra_sign_in
 from streaming.connections import connect
 from tests.service import connect_http, finished_run, open_events, read_events, running_service, start_run
-from tests.topologies.servers import Cluster, SentinelGroup, Server, answers, ask, start_server, valkey, wait_for
+from tests.topologies.servers import (
+    Cluster,
+    SentinelGroup,
+    Server,
+    answers,
+    ask,
+    start_server,
+    valkey,
+    wait_for,
+)
 
 USER = "streams"
 PASSWORD = "pass-word"
