@@ -74,14 +74,14 @@ class ClusterClient(RedisCluster):
         try:
             return await super()._execute_command(target_node, *args, **options)
         except AttributeError as error:
-            # The driver closes connections of a node that it has lost, also under a command that is opening one.
+            # The driver closes connections of a node that it has lost, also those that are being opened.
             raise RedisConnectionError("The connection was closed.") from error
         finally:
             self._executing.discard(task)
             turns.release()
 
-    async def exists(self, *keys: str) -> int:
-        """Count those of the keys that exist; they are in one slot. (The driver's own makes a pipeline of it.)"""
+    async def exists(self, *keys: Any) -> int:
+        """Count those of the keys that exist, in one slot. The driver's own would make a pipeline of it."""
         return int(await self.execute_command("EXISTS", *keys))
 
     async def aclose(self) -> None:

@@ -9,7 +9,8 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 class MasterPool(SentinelConnectionPool, BlockingConnectionPool):
     """The driver's pool for sentinels, which makes a command wait for a free connection rather than fail."""
 
-    async def disconnect(self, inuse_connections: bool = True) -> None:
+    # A flag by position, as the driver has it.
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002
         """Close all connections, or the idle ones: the master has changed.
 
         Those without waiting: one that is being closed could be taken for a command.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.cluster_client import ClusterClient
-from streaming.connections import POOL_SIZE, connect, subscription
+from streaming.connections import POOL_SIZE, connect, is_cluster, subscription
 from streaming.entries import RunStatus
 from streaming.identifiers import keys_of
 from streaming.store.run_store import RunStore
@@ -62,8 +63,8 @@ async def test_a_subscription_finds_another_server(topology: Cluster | SentinelG
     listening = asyncio.create_task(listen())
     try:
         await eventually(lambda: _is(heard, ["subscribe"]), "subscribed")
-        connection = pubsub.connection
-        topology.servers[int(connection.port)].kill()  # type: ignore[union-attr]
+        connection: Any = pubsub.connection
+        topology.servers[int(connection.port)].kill()
         await eventually(lambda: _is(heard, ["subscribe", "subscribe"]), "subscribed again")
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -116,14 +117,12 @@ async def test_everything_away_is_an_error_of_the_driver() -> None:
         await client.aclose()
 
 
-async def test_connections_that_are_closed_underneath_are_trouble_that_passes(
-    topology: Cluster | SentinelGroup, redis: Redis
-) -> None:
+async def test_connections_that_are_closed_underneath_are_trouble_that_passes(redis: Redis) -> None:
     """After a failover the driver closes connections that commands are using: no other error comes of it."""
     await redis.set("a", "b")
     outcomes: list[object] = []
     for number in range(100):
-        commands = [asyncio.create_task(redis.get("a")) for _ in range(20)]
+        commands = [asyncio.ensure_future(redis.get("a")) for _ in range(20)]
         for _ in range(number % 7):
             await asyncio.sleep(0)
         await _close_connections(redis)
@@ -134,8 +133,8 @@ async def test_connections_that_are_closed_underneath_are_trouble_that_passes(
 
 async def _close_connections(redis: Redis) -> None:
     """As the driver does it when the topology has changed."""
-    if isinstance(redis, ClusterClient):
-        await redis.nodes_manager.aclose()
+    if is_cluster(redis):
+        await cast("ClusterClient", redis).nodes_manager.aclose()
     else:
         await redis.connection_pool.disconnect(inuse_connections=False)
 

@@ -127,6 +127,6 @@ async def test_entra_id_signs_in(server: Server, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(Identity, "token", token)
         await ask(server.port, "ACL", "SETUSER", "object-id", "reset", "on", f">{token}", "+@all", "~*", "&*")
         await redis.connection_pool.disconnect()
-        assert await redis.execute_command("ACL WHOAMI") in (b"object-id", "object-id")
+        assert await redis.acl_whoami() in (b"object-id", "object-id")
     assert Identity.client_ids == ["id"]
     await redis.aclose()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from streaming.redis_address import EntraSignIn, Node, Topology, parse_redis_address
@@ -88,9 +90,8 @@ def test_entra_id_signs_in_on_any_form(form: str) -> None:
 )
 def test_what_can_not_be_used_is_told_without_the_value(value: str, expected: str) -> None:
     """A refusal names the remedy, and nothing of what may be a password."""
-    with pytest.raises(ValueError, match="expected|not|only|out") as refused:
+    with pytest.raises(ValueError, match=re.escape(expected)) as refused:
         parse_redis_address(value)
-    assert expected in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
 
