@@ -37,7 +37,8 @@ _PARTS: Final = (
 )
 
 ROOMS: Final = {
-    "streaming": Room(ours=(), others=("jwt", "redis", "yaml")),
+    # Azure's packages only to sign in to a Redis there.
+    "streaming": Room(ours=(), others=("azure", "jwt", "redis", "redis_entraid", "yaml")),
     "redis_stream_response_handler": Room(ours=("streaming",), others=("redis",)),
     "redis_callback": Room(
         ours=("redis_stream_response_handler", "streaming"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -16,7 +17,7 @@ from streaming.identifiers import keys_of
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.reading import text_of
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, Step, said
-from tests.topologies.servers import PATIENCE, Cluster, SentinelGroup
+from tests.topologies.servers import PATIENCE, Cluster, SentinelGroup, answers, start_server, valkey, wait_for
 
 TTL: Final = timedelta(minutes=10)
 READERS: Final = 2
@@ -88,6 +89,29 @@ class Talk:
             assert text_of(chunks) == self.text
             assert chunks[-1].status is RunStatus.COMPLETED
         return everything
+
+
+async def test_a_server_with_an_append_only_file_goes_on_after_a_crash(tmp_path: Path) -> None:
+    """One server that syncs what it acknowledges loses nothing when it is killed: its runs go on."""
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    server = start_server(valkey(), tmp_path, *options)
+    await wait_for(lambda: answers(server.port), "the server answers")
+    url = f"redis://127.0.0.1:{server.port}/0"
+    leases = LeaseKeeper(lambda: connect(url), TTL)
+    try:
+        async with RedisStreamResponseHandler(connect(url), TTL) as handler:
+            talk = Talk(handler, "c", leases)
+            await talk.shows(0)
+            server.kill()
+            talk.gates[0].set()
+            server = start_server(valkey(), tmp_path, *options, port=server.port)
+            await talk.shows(1)
+            talk.gates[1].set()
+            for chunks in await talk.ends_well():
+                assert "reset" not in [chunk.type for chunk in chunks]
+    finally:
+        await asyncio.to_thread(leases.close)
+        server.kill()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.service import (
 from tests.topologies.servers import Cluster, SentinelGroup
 
 #: Words per second: slow enough for the fault to meet a run in progress, fast enough for a short test.
-PACE = "60"
+PACE = "150"
 
 
 async def test_a_run_is_streamed_and_resumed(topology: Cluster | SentinelGroup, tmp_path: Path) -> None:
@@ -33,6 +33,23 @@ async def test_a_run_is_streamed_and_resumed(topology: Cluster | SentinelGroup, 
             rest = await read_events(http, conversation, headers={"last-event-id": events[half - 1].id})
             assert rest == events[half:]
             assert (await http.get("/api/health")).status_code == 200
+
+
+async def test_a_finished_run_that_a_failover_loses_is_rebuilt(
+    topology: Cluster | SentinelGroup, tmp_path: Path
+) -> None:
+    """When the new master never got the run, not even its end, the durable answer is what its readers get."""
+    with running_service(tmp_path / "data", REDIS_CONNECTION_STRING=topology.url) as service:
+        async with connect_http(service) as http:
+            await topology.cut_replicas(keys_of("lost").stream)
+            run = await finished_run(http, conversation_id="lost")
+            await topology.lose_master(keys_of("lost").stream)
+
+            async def rebuilt() -> bool:
+                stream = await http.get("/api/agent/stream/lost", headers={"accept": "text/plain"})
+                return stream.status_code == 200 and stream.text == run["response"]
+
+            await eventually(rebuilt, "the stream has the answer again")
 
 
 async def test_a_failover_in_mid_run_is_no_loss_for_a_browser(

@@ -97,6 +97,28 @@ async def test_the_documented_rules_are_enough_where_servers_fail_over(
         await ask(port, "ACL", "DELUSER", USER)
 
 
+async def test_sentinels_have_their_own_user(sentinel_group: SentinelGroup) -> None:
+    """sentinel_username and sentinel_password sign in to the sentinels; the documented rights are enough."""
+    line = next(
+        line for line in DOCUMENTATION.read_text(encoding="utf-8").splitlines() if "+sentinel|" in line
+    )
+    rules = ["reset", "on", f">{PASSWORD}", *line.split("`")[1].split()]
+    for sentinel in sentinel_group.sentinels:
+        await ask(sentinel.port, "ACL", "SETUSER", "watcher", *rules)
+        await ask(sentinel.port, "ACL", "LOG", "RESET")
+    for password, is_right in ((PASSWORD, True), ("wrong", False)):
+        redis = connect(f"{sentinel_group.url}?sentinel_username=watcher&sentinel_password={password}")
+        if is_right:
+            assert await redis.ping()
+            users = [str(await ask(s.port, "CLIENT", "LIST")) for s in sentinel_group.sentinels]
+            assert any("user=watcher" in listed for listed in users)
+            assert [await refused(sentinel.port) for sentinel in sentinel_group.sentinels] == [[], [], []]
+        else:
+            with pytest.raises(RedisError):
+                await redis.ping()
+        await redis.aclose()
+
+
 class Identity:
     """Stands in for Azure: gives out tokens."""
 
