@@ -6,6 +6,7 @@ No message here repeats a part of the value: it may hold a password.
 from __future__ import annotations
 
 import enum
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -33,6 +34,10 @@ _DRIVERS: Final = frozenset(
         *("ssl_check_hostname", "ssl_ciphers", "ssl_min_version", "ssl_password"),
     )
 )
+#: Those of them that are for one server only: a cluster and sentinels have limits of their own here.
+_SINGLE_ONLY: Final = frozenset(("max_connections", "timeout"))
+#: Those that the driver does not take for a cluster.
+_NOT_ON_A_CLUSTER: Final = frozenset(("db", "ssl_ca_path", "ssl_password"))
 
 
 class Topology(enum.StrEnum):
@@ -172,8 +177,7 @@ def _with_query(address: RedisAddress, query: str) -> RedisAddress:
     username, password = pairs.pop(_SENTINEL_USERNAME, None), pairs.pop(_SENTINEL_PASSWORD, None)
     if (username or password) and address.topology is not Topology.SENTINEL:
         raise ValueError("sentinel_username and sentinel_password belong to redis+sentinel:// only.")
-    if pairs.keys() - _DRIVERS:
-        raise ValueError(f"a query parameter that is not known: expected some of {', '.join(_known())}.")
+    _check_names(pairs.keys(), address.topology)
     _check_values(pairs)
     base = address.driver_url.partition("?")[0]
     return RedisAddress(
@@ -185,6 +189,17 @@ def _with_query(address: RedisAddress, query: str) -> RedisAddress:
         sentinel_password=password,
         entra=entra,
     )
+
+
+def _check_names(names: AbstractSet[str], topology: Topology) -> None:
+    if names - _DRIVERS:
+        raise ValueError(f"a query parameter that is not known: expected some of {', '.join(_known())}.")
+    single_only = names & _SINGLE_ONLY if topology is not Topology.SINGLE else set()
+    if single_only:
+        raise ValueError(f"{', '.join(sorted(single_only))}: for one server only, leave it out.")
+    not_here = names & _NOT_ON_A_CLUSTER if topology is Topology.CLUSTER else set()
+    if not_here:
+        raise ValueError(f"{', '.join(sorted(not_here))}: not for a cluster, leave it out.")
 
 
 def _check_values(pairs: dict[str, str]) -> None:

@@ -118,6 +118,8 @@ class Cluster:
     binary: Path
     folder: Path
     servers: dict[int, Server] = field(default_factory=dict)
+    #: More options of each node, by its port.
+    more: Callable[[int], list[str]] = lambda _port: []
     #: The port on which a node talks to the others.
     bus_ports: dict[int, int] = field(default_factory=dict)
 
@@ -132,6 +134,7 @@ class Cluster:
             *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT)),
             *("--cluster-config-file", "nodes.conf", "--cluster-replica-validity-factor", "0"),
             *("--cluster-port", str(self.bus_ports[port]), "--repl-diskless-sync-delay", "0"),
+            *self.more(port),
         ]
         self.servers[port] = start_server(self.binary, self.folder / str(port), *options, port=port)
 

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.entries import RunStatus, StreamChunk
 from streaming.identifiers import keys_of
+from streaming.store.run_store import Appended
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.reading import text_of
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, Step, said
@@ -142,6 +144,35 @@ async def test_a_lost_master_costs_nobody_anything(
     for talk in talks:
         talk.gates[1].set()
     await asyncio.gather(*(talk.ends_well() for talk in talks))
+
+
+async def test_an_entry_that_was_read_and_then_lost_is_not_read_twice(
+    topology: Cluster | SentinelGroup,
+    handler: RedisStreamResponseHandler,
+    leases: LeaseKeeper,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Readers saw it, the replica never did, and the writer never had a reply: it is appended once more."""
+    talk = Talk(handler, "c", leases)
+    await talk.shows(0)
+    await topology.cut_replicas(keys_of("c").stream)
+    append, lost = handler.runs.append, asyncio.Event()
+
+    async def lose_reply(*arguments: Any) -> Appended:
+        appended = await append(*arguments)
+        if not lost.is_set():
+            lost.set()
+            text = arguments[2][-1].text
+            await asyncio.gather(*(reader.has(text) for reader in talk.readers))
+            await topology.lose_master(keys_of("c").stream)
+            raise RedisConnectionError
+        return appended
+
+    monkeypatch.setattr(handler.runs, "append", lose_reply)
+    for gate in talk.gates:
+        gate.set()
+    await talk.ends_well()
+    assert lost.is_set()
 
 
 async def test_acknowledged_entries_that_a_failover_loses_are_written_again(

@@ -85,6 +85,9 @@ def test_entra_id_signs_in_on_any_form(form: str) -> None:
         ("redis://a?auth=hunter2", "expected auth=entra"),
         ("redis://a?client_id=hunter2", "without auth=entra"),
         ("redis://:hunter2@a?hunter2=hunter2", "a query parameter that is not known"),
+        ("redis+cluster://:hunter2@a?timeout=1", "for one server only"),
+        ("redis+sentinel://:hunter2@a/s?max_connections=1", "for one server only"),
+        ("redis+cluster://:hunter2@a?db=0", "not for a cluster"),
         ("redis://:hunter2@a?socket_timeout=hunter2", "a query parameter has a value"),
     ],
 )
