@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
-from streaming.entries import GAP, StreamChunk
+from streaming.entries import GAP, RESET, StreamChunk
 from streaming.errors import StreamingError
 from streaming.identifiers import EntryId, keys_of
 from streaming.reading.follower import RETRY_PAUSE, LiveStream, StreamFollower
@@ -72,7 +72,11 @@ class OpenStream:
         self._follow = options.follow
         self._heartbeat = options.heartbeat.total_seconds()
         self._cursor = span.start
-        self._expected = span.expected
+        #: Of each run in progress: its attempt, and the sequence that should come next.
+        self._expected: dict[str, tuple[int, int]] = {}
+        if span.expected is not None:
+            run, attempt, sequence = span.expected
+            self._expected[run] = (attempt, sequence)
         self._at_terminal = False
         self._gap_told = False
         self._replaying = True
@@ -240,23 +244,31 @@ class OpenStream:
                 self._cursor = chunk.id
             if self._span.run is not None and chunk.run != self._span.run and chunk.code != LOST_CODE:
                 continue
-            missing = self._missing_before(chunk)
-            if missing is not None:
-                shown.append(missing)
+            expected = self._expected_at(chunk)
+            if expected is not None and chunk.sequence is not None:
+                if chunk.sequence < expected:
+                    # Shown already. Then a failover lost it, and its writer, who never had an answer, wrote
+                    # it once more.
+                    continue
+                if chunk.sequence > expected:
+                    missing = f"entries {expected} to {chunk.sequence - 1} are no longer retained"
+                    shown.append(_gap(self._cursor, missing))
             shown.append(chunk)
             self._at_terminal = chunk.is_terminal
             if chunk.is_terminal and not self._follow and (self._span.first_terminal or chunk is batch[-1]):
                 return shown, True
         return shown, False
 
-    def _missing_before(self, chunk: StreamChunk) -> StreamChunk | None:
-        """A ``gap`` where a registered run's sequence has a hole: entries were deleted."""
+    def _expected_at(self, chunk: StreamChunk) -> int | None:
+        """The sequence that should be here; ``None`` where a run, or one of its attempts, begins."""
         if chunk.run is None or chunk.sequence is None:
             return None
-        expected, self._expected = self._expected, (chunk.run, chunk.attempt, chunk.sequence + 1)
-        if expected is None or expected[:2] != (chunk.run, chunk.attempt) or expected[2] >= chunk.sequence:
-            return None
-        return _gap(self._cursor, f"entries {expected[2]} to {chunk.sequence - 1} are no longer retained")
+        attempt, expected = self._expected.pop(chunk.run, (chunk.attempt, None))
+        if attempt != chunk.attempt or chunk.type == RESET:
+            expected = None
+        if not chunk.is_terminal:
+            self._expected[chunk.run] = (chunk.attempt, max(chunk.sequence + 1, expected or 0))
+        return expected
 
     @staticmethod
     def _now() -> float:
