@@ -76,13 +76,10 @@ def free_ports(count: int) -> list[int]:
     return list(found)
 
 
-async def cut_replicas(master: Server, servers: Sequence[Server]) -> None:
+async def cut_replicas(master: Server, replicas: Sequence[Server]) -> None:
     """Let a master go on without its replicas, which hang. What it acknowledges from here on, only it has."""
-    told = await ask(master.port, "ROLE")
-    ports = {int(port) for _, port, _ in told[2]}
-    for server in servers:
-        if server.port in ports:
-            server.freeze()
+    for replica in replicas:
+        replica.freeze()
     # What is on its way to them would arrive after all.
     await ask(master.port, "CLIENT", "KILL", "TYPE", "replica")
 
@@ -180,11 +177,16 @@ class Cluster:
 
     async def master_for(self, key: str) -> Server:
         """The node that has a key."""
+        master, _ = await self._shard_of(key)
+        return self.servers[master]
+
+    async def _shard_of(self, key: str) -> tuple[int, list[int]]:
+        """The ports of the master and of the replicas that have a key."""
         port = next(port for port, server in self.servers.items() if server.process.poll() is None)
         slot = await ask(port, "CLUSTER", "KEYSLOT", key)
-        for first, last, master, *_ in await ask(port, "CLUSTER", "SLOTS"):
+        for first, last, master, *replicas in await ask(port, "CLUSTER", "SLOTS"):
             if first <= slot <= last:
-                return self.servers[int(master[1])]
+                return int(master[1]), [int(replica[1]) for replica in replicas]
         raise AssertionError(f"nobody has slot {slot}")
 
     async def lose_master(self, key: str) -> None:
@@ -195,7 +197,8 @@ class Cluster:
 
     async def cut_replicas(self, key: str) -> None:
         """Let the master of a key go on without its replicas."""
-        await cut_replicas(await self.master_for(key), list(self.servers.values()))
+        _, ports = await self._shard_of(key)
+        await cut_replicas(await self.master_for(key), [self.servers[port] for port in ports])
 
     async def restore(self) -> None:
         """Start what was taken away, and wait until all is whole again."""
@@ -288,7 +291,9 @@ class SentinelGroup:
 
     async def cut_replicas(self, _key: str) -> None:
         """Let the master go on without its replicas."""
-        await cut_replicas(await self.master(), list(self.servers.values()))
+        master = await self.master()
+        others = [server for server in self.servers.values() if server is not master]
+        await cut_replicas(master, others)
 
     async def restore(self) -> None:
         """Start what was taken away, and wait until all is whole again."""

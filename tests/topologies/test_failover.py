@@ -153,9 +153,9 @@ async def test_an_entry_that_was_read_and_then_lost_is_not_read_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Readers saw it, the replica never did, and the writer never had a reply: it is appended once more."""
-    talk = Talk(handler, "c", leases)
+    talk = Talk(handler, "read", leases)
     await talk.shows(0)
-    await topology.cut_replicas(keys_of("c").stream)
+    await topology.cut_replicas(keys_of("read").stream)
     append, lost = handler.runs.append, asyncio.Event()
 
     async def lose_reply(*arguments: Any) -> Appended:
@@ -164,7 +164,7 @@ async def test_an_entry_that_was_read_and_then_lost_is_not_read_twice(
             lost.set()
             text = arguments[2][-1].text
             await asyncio.gather(*(reader.has(text) for reader in talk.readers))
-            await topology.lose_master(keys_of("c").stream)
+            await topology.lose_master(keys_of("read").stream)
             raise RedisConnectionError
         return appended
 
@@ -179,12 +179,12 @@ async def test_acknowledged_entries_that_a_failover_loses_are_written_again(
     topology: Cluster | SentinelGroup, handler: RedisStreamResponseHandler, leases: LeaseKeeper
 ) -> None:
     """Replication is asynchronous: what the new master never got is written again, after a reset."""
-    talk = Talk(handler, "c", leases)
+    talk = Talk(handler, "acknowledged", leases)
     await talk.shows(0)
-    await topology.cut_replicas(keys_of("c").stream)
+    await topology.cut_replicas(keys_of("acknowledged").stream)
     talk.gates[0].set()
     await talk.shows(1)
-    await topology.lose_master(keys_of("c").stream)
+    await topology.lose_master(keys_of("acknowledged").stream)
     talk.gates[1].set()
     for chunks in (await talk.ends_well())[:READERS]:
         assert "reset" in [chunk.type for chunk in chunks]
