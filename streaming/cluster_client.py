@@ -84,6 +84,10 @@ class ClusterClient(RedisCluster):
         """Count those of the keys that exist, in one slot. The driver's own would make a pipeline of it."""
         return int(await self.execute_command("EXISTS", *keys))
 
+    async def delete(self, *keys: Any) -> int:
+        """Delete keys, in one slot, for the same reason. Returns how many there were."""
+        return int(await self.execute_command("DEL", *keys))
+
     async def aclose(self) -> None:
         """Close all connections, also where the driver is about to learn the slots anew."""
         if asyncio.current_task() in self._executing:
