@@ -48,6 +48,7 @@ class Reading:
     connections: int = 0
     _seen: set[str] = field(default_factory=set)
     cursor: str | None = None
+    _last: str | None = None
 
     def take(self, event: ServerSentEvent, counts: Counts) -> None:
         """Show an event; count what is wrong with it."""
@@ -55,12 +56,18 @@ class Reading:
         if event.event == "gap":
             counts.gaps += 1
             return
+        if not event.id:
+            # The run comes again from its start, as it is stored.
+            counts.resets += 1
+            self.text, self._last = "", None
+            self._seen.clear()
+            return
         if event.id in self._seen:
             counts.defect("doubled", f"event {event.id}")
-        elif self.cursor is not None and parse_entry_id(event.id) < parse_entry_id(self.cursor):
-            counts.defect("reordered", f"event {event.id} after {self.cursor}")
+        elif self._last is not None and parse_entry_id(event.id) < parse_entry_id(self._last):
+            counts.defect("reordered", f"event {event.id} after {self._last}")
         self._seen.add(event.id)
-        self.cursor = event.id
+        self.cursor = self._last = event.id
         match event.event:
             case "message":
                 self.text += event.data

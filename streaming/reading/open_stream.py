@@ -78,7 +78,7 @@ class OpenStream:
             run, attempt, sequence = span.expected
             self._expected[run] = (attempt, sequence)
         self._at_terminal = False
-        self._gap_told = False
+        self._start_told = False
         self._replaying = True
         self._ended = False
         self._live: LiveStream | None = None
@@ -126,9 +126,16 @@ class OpenStream:
         if self.has_nothing_more:
             self._ended = True
             return None
-        if self._span.gap and not self._gap_told:
-            self._gap_told = True
-            return [_gap(self._cursor, "the cursor's entry is not retained: some after it may be missing")]
+        if not self._start_told:
+            self._start_told = True
+            if self._span.gap:
+                return [
+                    _gap(self._cursor, "the cursor's entry is not retained: some after it may be missing")
+                ]
+            if self._span.anew:
+                return [
+                    _reset(self._cursor, self._span.run, "the cursor's entry is gone: all of it comes again")
+                ]
         batch = await (self._replay() if self._replaying else self._follow_on())
         if batch is None:
             return None
@@ -246,13 +253,16 @@ class OpenStream:
                 continue
             expected = self._expected_at(chunk)
             if expected is not None and chunk.sequence is not None:
-                if chunk.sequence < expected:
+                if 0 < chunk.sequence < expected:
                     # Shown already. Then a failover lost it, and its writer, who never had an answer, wrote
                     # it once more.
                     continue
                 if chunk.sequence > expected:
                     missing = f"entries {expected} to {chunk.sequence - 1} are no longer retained"
                     shown.append(_gap(self._cursor, missing))
+                elif chunk.sequence < expected:
+                    # Redis forgot the run, and with it that there was an attempt of this number.
+                    shown.append(_reset(self._cursor, chunk.run, "the run begins again"))
             shown.append(chunk)
             self._at_terminal = chunk.is_terminal
             if chunk.is_terminal and not self._follow and (self._span.first_terminal or chunk is batch[-1]):
@@ -267,7 +277,8 @@ class OpenStream:
         if attempt != chunk.attempt or chunk.type == RESET:
             expected = None
         if not chunk.is_terminal:
-            self._expected[chunk.run] = (chunk.attempt, max(chunk.sequence + 1, expected or 0))
+            following = chunk.sequence + 1 if chunk.sequence == 0 else max(chunk.sequence + 1, expected or 0)
+            self._expected[chunk.run] = (chunk.attempt, following)
         return expected
 
     @staticmethod
@@ -290,3 +301,8 @@ class OpenStream:
 
 def _gap(cursor: EntryId, reason: str) -> StreamChunk:
     return StreamChunk(entry_id=str(cursor), type=GAP, data={"reason": reason})
+
+
+def _reset(cursor: EntryId, run: str | None, reason: str) -> StreamChunk:
+    """A ``reset`` of the reader's own: no entry, so it has no sequence and doesn't move the cursor."""
+    return StreamChunk(entry_id=str(cursor), type=RESET, data={"reason": reason}, run=run)

@@ -62,6 +62,8 @@ class Span:
     #: The sequence that should come next, where it is known.
     expected: tuple[str, int, int] | None = None
     gap: bool = False
+    #: The client is to discard what it has of the run, and gets it from its start.
+    anew: bool = False
 
 
 def _was_given_out(cursor: EntryId) -> bool:
@@ -140,9 +142,8 @@ class SpanFinder:
                 # Flushed since the first look.
                 raise RunNotFound
             if state is not None and not state.status.is_terminal and _was_given_out(after):
-                # Redis forgot it. The run's writer notices, and writes all of it again after a reset, with
-                # later ids; what is retained came before the cursor, so the client has had it.
-                return Span(start=after, run=state.run, gap=True)
+                # Redis forgot it; the run's writer will write it again.
+                return await self._again(after, state.run)
             # It may have been written again, to its end, since the first look.
             newest = await self._newest()
             if after > newest:
@@ -153,7 +154,7 @@ class SpanFinder:
         if at is None:
             # Trimmed, deleted, or of another conversation: what it stood for is not known.
             following = await entry_after(self._redis, self._key, after)
-            return Span(start=after, run=run or (following.run if following else None), gap=True)
+            return await self._again(after, run or (following.run if following else None))
         if at.is_terminal:
             finished = run is None and await self._is_finished(after)
             return Span(start=after, run=run, finished=finished)
@@ -161,6 +162,33 @@ class SpanFinder:
         if at.run is not None and at.sequence is not None:
             expected = (at.run, at.attempt, at.sequence + 1)
         return Span(start=after, run=run or at.run, expected=expected)
+
+    async def _again(self, after: EntryId, run: str | None) -> Span:
+        """Read on from a cursor whose entry is not there.
+
+        What the client has of the run is not known then, since a writer that had no reply appends its entries
+        again, under other ids. So a run that is retained from its first entry on is given again, after a
+        ``reset``. Of others there is only the rest.
+        """
+        if run is not None:
+            place = await self._place_of(run)
+            if await self._is_whole(place, after):
+                return Span(start=parse_entry_id(place.start), run=run, anew=True, expected=(run, 1, 0))
+        return Span(start=after, run=run, gap=True)
+
+    async def _is_whole(self, place: _Place, until: EntryId) -> bool:
+        """Whether a run's entries are retained without a hole, from the first to the one after ``until``."""
+        after, expected = parse_entry_id(place.start), (0, 0)
+        while page := await entries_after(self._redis, self._key, after):
+            for chunk in page:
+                after = chunk.id
+                if chunk.run == place.run:
+                    if chunk.sequence != 0 and (chunk.attempt, chunk.sequence) != expected:
+                        return False
+                    expected = (chunk.attempt, (chunk.sequence or 0) + 1)
+                    if after > until:
+                        return True
+        return True
 
     async def _state_of(self, run: str | None) -> RunState | None:
         if run is None:

@@ -46,24 +46,24 @@ async def test_a_cursor_from_the_future_is_refused(handler: RedisStreamResponseH
         await handler.reader.open("c", "99999999999999-0")
 
 
-async def test_a_cursor_that_redis_forgot_gets_a_gap(
+async def test_a_cursor_that_redis_forgot_begins_again(
     handler: RedisStreamResponseHandler, redis: Redis
 ) -> None:
-    """While a run is in progress, a cursor after everything was forgotten by Redis: a gap, then the run."""
+    """While a run is in progress, a cursor after everything was forgotten by Redis: a reset, then the run."""
     attempt = await begin(handler, "c", "r")
     given = await handler.runs.append(attempt, 0, [text("half")])
     await redis.flushall()
     await handler.runs.register("c", "r", "Agent")
     for run in (None, "r"):
         opened = await handler.reader.open("c", given.entry_ids[0], run=run)
-        assert [chunk.type for chunk in await anext(opened)] == ["gap"]
+        assert [(chunk.type, chunk.sequence) for chunk in await anext(opened)] == [("reset", None)]
         await opened.aclose()
 
 
 async def test_what_memory_still_has_is_not_repeated_after_a_flush(
     handler: RedisStreamResponseHandler, redis: Redis
 ) -> None:
-    """A reader that comes back after a flush gets nothing that other readers' shared memory still holds."""
+    """A reader that comes back after a flush, beside one that stayed, ends up with everything once."""
     attempt = await begin(handler, "c", "r", "first")
     other = LiveReader(await handler.reader.open("c"))
     given = []
@@ -78,14 +78,15 @@ async def test_what_memory_still_has_is_not_repeated_after_a_flush(
     await handler.runs.append(again, 0, [NewEntry(1, type="reset"), *map(text, "012"), COMPLETED])
     async with asyncio.timeout(BOUND):
         chunks = [chunk async for batch in opened for chunk in batch]
-    assert [chunk.type for chunk in chunks] == ["gap", "reset", None, None, None, None]
+    assert chunks[0].type == "reset"
+    assert (text_of(chunks), chunks[-1].is_done) == ("012", True)
     await other.aclose()
 
 
 async def test_what_a_reader_had_is_not_repeated_when_redis_lost_the_newest(
     handler: RedisStreamResponseHandler, redis: Redis
 ) -> None:
-    """A reader ahead of a Redis that lost its newest entries gets a gap, then the reset; nothing twice."""
+    """A reader ahead of a Redis that lost its newest entries begins again, whoever then adds what."""
     attempt = await begin(handler, "c", "r", "first")
     given = await handler.runs.append(attempt, 0, [text("a"), text("b"), text("c")])
     await redis.xdel(keys_of("c").stream, given.entry_ids[2])
@@ -95,8 +96,8 @@ async def test_what_a_reader_had_is_not_repeated_when_redis_lost_the_newest(
     await handler.runs.append(again, 1, [text("a"), text("b"), text("c"), COMPLETED])
     async with asyncio.timeout(BOUND):
         chunks = [chunk async for batch in opened for chunk in batch]
-    assert [chunk.type for chunk in chunks] == ["gap", "reset", None, None, None, None]
-    assert text_of(chunks) == "abc"
+    assert chunks[0].type == "reset"
+    assert (text_of(chunks), chunks[-1].is_done) == ("abc", True)
 
 
 async def test_trimmed_entries_are_told_as_a_gap(handler: RedisStreamResponseHandler, redis: Redis) -> None:
@@ -125,10 +126,10 @@ async def test_deleted_entries_are_told_as_a_gap(handler: RedisStreamResponseHan
     ]
 
 
-async def test_a_cursor_of_another_conversation_is_told_as_a_gap(
+async def test_a_cursor_of_another_conversation_begins_a_run_again(
     handler: RedisStreamResponseHandler,
 ) -> None:
-    """A cursor that no entry of the stream has is never taken for one: a gap, then one run's entries only."""
+    """A cursor that no entry of the stream has is never taken for one: a reset, then one run, whole."""
     first, second = await begin(handler, "c", "r1"), await begin(handler, "c", "r2")
     foreign = []
     for number in range(3):
@@ -139,11 +140,11 @@ async def test_a_cursor_of_another_conversation_is_told_as_a_gap(
         await handler.runs.append(second, number, [text(f"b{number}")])
     for attempt in (first, second):
         await handler.runs.append(attempt, 3, [COMPLETED])
-    for number, cursor in enumerate(foreign):
+    for cursor in foreign:
         chunks = await read_all(handler, "c", cursor)
-        assert chunks[0].type == "gap"
-        assert {chunk.run for chunk in chunks[1:]} == {"r1"}
-        assert text_of(chunks) == "".join(f"a{left}" for left in range(number, 3))
+        assert chunks[0].type == "reset"
+        assert {chunk.run for chunk in chunks} == {"r1"}
+        assert text_of(chunks) == "a0a1a2"
     await asyncio.sleep(TICK)
     later = await handler.write_chunk("other", "foreign", 3)
     (refusal,) = await read_all(handler, "c", later)
@@ -174,3 +175,33 @@ async def test_a_flushed_store_ends_a_waiting_reader(
     await redis.flushall()
     (end,) = await reading
     assert end.code == "stream_lost"
+
+
+async def test_an_entry_that_was_read_and_lost_is_not_doubled(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """An entry that a client had, a failover lost and its writer appended again does not come twice."""
+    attempt = await begin(handler, "c", "r")
+    given = await handler.runs.append(attempt, 0, [text("a"), text("b")])
+    await redis.xdel(keys_of("c").stream, given.entry_ids[1])
+    await redis.hset(keys_of("c").run("r"), "next", "1")
+    resumed = LiveReader(await handler.reader.open("c", given.entry_ids[1]))
+    # The writer had no reply, so it repeats what Redis no longer has.
+    await handler.runs.append(attempt, 1, [text("b"), text("c"), COMPLETED])
+    for chunks in (await resumed.rest(), await read_all(handler, "c", given.entry_ids[1])):
+        assert chunks[0].type == "reset"
+        assert text_of(chunks) == "abc"
+
+
+async def test_a_run_that_begins_anew_under_the_same_number_is_told(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """After a flush, a crashed run that is executed again is attempt 1 once more: its reader is told."""
+    first = await begin(handler, "c", "r", "first worker")
+    reader = LiveReader(await handler.reader.open("c"))
+    await handler.runs.append(first, 0, [text("old "), text("text")])
+    assert [(await reader.next()).text for _ in range(2)] == ["old ", "text"]
+    await redis.flushall()
+    again = await begin(handler, "c", "r", "second worker")
+    await handler.runs.append(again, 0, [text("new"), COMPLETED])
+    assert [chunk.type or chunk.text for chunk in await reader.rest()] == ["reset", "new", None]

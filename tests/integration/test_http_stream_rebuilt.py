@@ -65,7 +65,7 @@ async def test_flushed_run_is_rebuilt_by_name(
 
 
 async def test_reader_that_comes_back_after_a_flush(forgetful: Service, turns: list[dict[str, str]]) -> None:
-    """A browser that had a part of the answer is told of the gap, then to discard it, then gets it whole."""
+    """A browser that had a part of the answer is told to discard it, then gets it whole."""
     async with connect_http(forgetful) as http:
         events = await read_events(
             http,
@@ -73,7 +73,7 @@ async def test_reader_that_comes_back_after_a_flush(forgetful: Service, turns: l
             {"run": turns[0]["correlation_id"]},
             {"last-event-id": turns[0]["cursor"]},
         )
-    assert [event.event for event in events[:2]] == ["gap", "reset"]
+    assert [event.event for event in events[:2]] == ["reset", "reset"]
     assert text_of(events) == turns[0]["response"]
 
 
