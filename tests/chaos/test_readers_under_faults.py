@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import httpx
 import pytest
 from redis.asyncio import Redis
 
-from streaming.sse import ServerSentEventDecoder
+from soak.counts import Counts
+from soak.reader import Habits, Reader
 from tests.service import Service, connect_http, running_service, start_run
 
 #: Bounds a whole test, in seconds; one takes about ten.
@@ -47,43 +47,6 @@ async def freeze(redis: Redis) -> None:
     os.kill(pid, signal.SIGCONT)
 
 
-async def cut_pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """A response up to where its connection is cut."""
-    left = random.randint(1, CUT_AFTER)
-    with contextlib.suppress(httpx.TransportError):
-        async for piece in response.aiter_bytes():
-            yield piece[:left]
-            left -= len(piece)
-            if left <= 0:
-                return
-
-
-async def read_like_a_browser(http: httpx.AsyncClient, conversation: str, run: str) -> str:
-    """Reconnect with the last event id until there is nothing more; the text that is shown in the end."""
-    shown: list[str] = []
-    seen: set[str] = set()
-    headers: dict[str, str] = {"accept": "text/event-stream"}
-    while True:
-        path = f"/api/agent/stream/{conversation}"
-        async with http.stream("GET", path, params={"run": run}, headers=headers) as response:
-            if response.status_code == 204:
-                return "".join(shown)
-            assert response.status_code == 200, await response.aread()
-            decoder = ServerSentEventDecoder()
-            async for piece in cut_pieces(response):
-                for event in decoder.feed(piece):
-                    if event.event == "gap":
-                        # After a flush: the cursor's entry is gone; the reset that follows tells the rest.
-                        continue
-                    assert event.id not in seen, "an event came twice"
-                    assert event.event in ("message", "reset", "done"), event
-                    seen.add(event.id)
-                    headers["last-event-id"] = event.id
-                    if event.event == "reset":
-                        shown.clear()
-                    shown += [event.data] if event.event == "message" else []
-
-
 async def all_are_under_way(redis: Redis) -> bool:
     """Whether each conversation has a good part of an answer."""
     streams = [key async for key in redis.scan_iter(match="agent-stream:*")]
@@ -107,9 +70,12 @@ async def one_conversation(http: httpx.AsyncClient, number: int, runs: int) -> N
 
 
 async def _read_run(http: httpx.AsyncClient, run: dict[str, Any]) -> dict[str, Any]:
-    conversation, name = str(run["conversation_id"]), str(run["correlation_id"])
-    readings = (read_like_a_browser(http, conversation, name) for _ in range(READERS))
-    return {**run, "texts": set(await asyncio.gather(*readings))}
+    counts, habits = Counts(), Habits(cut_after=CUT_AFTER)
+    readers = (Reader(http, run, habits, random.Random(), counts) for _ in range(READERS))
+    readings = await asyncio.gather(*(reader.read() for reader in readers))
+    assert not counts.details
+    assert {reading.end for reading in readings} == {"done"}
+    return {**run, "texts": {reading.text for reading in readings}}
 
 
 @pytest.fixture(scope="module")
