@@ -232,7 +232,7 @@ class StreamFollower:
             raise_if_cancelled()
             try:
                 message = await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds())
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - readers hear of nothing without this task
                 _log.warning("stream subscription broke, reconnecting: error=%s", type(error).__name__)
                 await asyncio.sleep(RETRY_PAUSE.total_seconds())
                 continue
@@ -251,7 +251,7 @@ class StreamFollower:
                 self._woken.difference_update(channels)
                 try:
                     await self._read([self._streams[name] for name in channels if name in self._streams])
-                except (RedisError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - readers are given nothing without this task
                     _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
                     self._woken.update(channels)
                     await asyncio.sleep(RETRY_PAUSE.total_seconds())

@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 from streaming.cancellation import cancel_and_wait
 from streaming.connections import subscription
 from streaming.entries import RunStatus
-from streaming.errors import RunLost
 from streaming.store.run_store import CONTROL_CHANNEL, LEASE, RunStore
 from streaming.writing.run_control import RunControl, StopReason
 
@@ -145,7 +144,7 @@ class LeaseKeeper:
             if renewed is None and self._kept.get((conversation_id, run)) is kept:
                 await store.register(conversation_id, run, kept.agent, attempt=kept.attempt)
                 _log.warning("run made known again: conversation=%s run=%s", conversation_id, run)
-        except (RedisError, RunLost) as error:
+        except Exception as error:  # noqa: BLE001 - one run's trouble must not cost the others their lease
             _log.warning("lease renewal failed: run=%s error=%s", run, type(error).__name__)
             return
         if renewed is None:
@@ -169,7 +168,8 @@ class LeaseKeeper:
                     kept = self._kept.get((conversation_id, run))
                     if kept is not None:
                         self._stop(conversation_id, run, kept, StopReason.CANCELLED)
-            except RedisError:
+            except Exception as error:  # noqa: BLE001 - whatever broke: the next subscription is a new one
+                _log.warning("control subscription broke, reconnecting: error=%s", type(error).__name__)
                 await asyncio.sleep(RESUBSCRIBE_PAUSE.total_seconds())
             finally:
                 with contextlib.suppress(RedisError):

@@ -310,3 +310,18 @@ async def test_a_run_that_is_never_begun_is_let_go(
     async with asyncio.timeout(10):
         await leases.wait_until_idle()
     await asyncio.to_thread(leases.close)
+
+
+async def test_a_silent_run_whose_attempt_was_rolled_back_keeps_its_lease(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """A failover that lost an attempt's beginning does not make its producer, which is alive, seem dead."""
+    await begin(handler, "c", "r")
+    state = keys_of("c").run("r")
+    await redis.hset(state, mapping={"attempt": "0", "status": "pending", "lease": "1"})
+    assert await handler.runs.renew("c", "r", 1) == (RunStatus.PENDING, 0, False)
+    assert int((await redis.hget(state, "lease")) or 0) > 1
+    # The accepting service no longer keeps a run that has begun.
+    await redis.hset(state, mapping={"attempt": "2", "lease": "1"})
+    await handler.runs.renew("c", "r", 1)
+    assert await redis.hget(state, "lease") == b"1"

@@ -6,7 +6,8 @@
 local held = redis.call('HMGET', KEYS[3], 'status', 'attempt', 'cancel')
 if not held[1] then return {'lost'} end
 local active = held[1] == 'pending' or held[1] == 'running'
-if active and held[2] == ARGV[1] then
+-- A lower attempt is a state from before ours (a failover lost it): its next entries tell.
+if active and tonumber(held[2]) <= tonumber(ARGV[1]) then
   local time = redis.call('TIME')
   redis.call('HSET', KEYS[3], 'lease',
     string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3])))
