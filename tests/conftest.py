@@ -16,7 +16,9 @@ from tests.service import SLOW, Service, connect_http, running_service
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for all tests that leave it as they found it. Its model writes fast."""
-    with running_service(tmp_path_factory.mktemp("service") / "data") as running:
+    data_dir = tmp_path_factory.mktemp("service") / "data"
+    # Many tests ask for what is not there, and nothing here is flushed.
+    with running_service(data_dir, STREAM_APPEAR_TIMEOUT_SECONDS="0.5") as running:
         yield running
 
 

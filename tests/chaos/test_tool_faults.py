@@ -50,7 +50,7 @@ async def test_tool_that_raises(faulty: Service, http: httpx.AsyncClient) -> Non
     assert SECRET not in str(events) + faulty.log
 
 
-@pytest.mark.parametrize("tool", ["block", "block_loop"])
+@pytest.mark.parametrize("tool", [pytest.param("block", marks=pytest.mark.long), "block_loop"])
 async def test_tool_that_blocks(faulty: Service, http: httpx.AsyncClient, tool: str) -> None:
     """A tool that blocks its thread, or all agents' loop, costs no run its lease and no stream its keys."""
     # Redis keeps the scripts from an earlier run: what a blocked loop has sent needs no second try.
