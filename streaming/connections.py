@@ -137,7 +137,7 @@ def _connect_sentinel(address: RedisAddress, options: dict[str, Any]) -> Redis:
     )
     for name in ("host", "port"):
         given.pop(name, None)
-    pool = MasterPool(  # type: ignore[no-untyped-call]
+    pool = MasterPool(
         address.service, sentinel, **_POOL_OPTIONS, ssl=is_secure, socket_keepalive=True, **given
     )
     return Redis.from_pool(pool)

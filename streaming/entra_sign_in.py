@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Final
 
 from azure.identity import DefaultAzureCredential
@@ -13,6 +15,9 @@ from redis_entraid.identity_provider import DefaultAzureCredentialProvider  # ty
 
 from streaming.redis_address import EntraSignIn
 
+#: A token comes within this time or Redis counts as away. Mostly it is in memory; a managed identity takes a
+#: fraction of a second. Left alone, the credential tries for minutes.
+SIGN_IN_TIMEOUT: Final = timedelta(seconds=5)
 #: What a token is asked for.
 #: Source: https://learn.microsoft.com/azure/redis/entra-for-authentication
 SCOPE: Final = "https://redis.azure.com/.default"
@@ -29,6 +34,9 @@ class EntraCredentials(CredentialProvider):
     def __init__(self, sign_in: EntraSignIn) -> None:
         # It keeps the token until it is about to expire.
         credential = DefaultAzureCredential(managed_identity_client_id=sign_in.client_id)
+        #: Its own, so that slow sign-ins don't take the threads on which tools run. One: who waits for it is
+        #: given what it has got.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="entra-sign-in")
         self._tokens = DefaultAzureCredentialProvider(credential, (SCOPE,))
 
     async def get_credentials_async(self) -> tuple[str, str]:
@@ -37,8 +45,10 @@ class EntraCredentials(CredentialProvider):
         Raises:
             RedisConnectionError: there is no token.
         """
+        loop = asyncio.get_running_loop()
         try:
-            token = await asyncio.to_thread(self._tokens.request_token)
-        except RequestTokenErr as error:
+            async with asyncio.timeout(SIGN_IN_TIMEOUT.total_seconds()):
+                token = await loop.run_in_executor(self._thread, self._tokens.request_token)
+        except (RequestTokenErr, TimeoutError) as error:
             raise RedisConnectionError("Microsoft Entra ID gave no token for Redis.") from error
         return str(token.try_get("oid")), str(token.get_value())

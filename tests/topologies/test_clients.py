@@ -17,7 +17,7 @@ from streaming.entries import RunStatus
 from streaming.identifiers import keys_of
 from streaming.store.run_store import RunStore
 from tests.service import eventually
-from tests.topologies.servers import PATIENCE, Cluster, SentinelGroup, ask
+from tests.topologies.servers import PATIENCE, SENTINELS, Cluster, SentinelGroup, ask
 
 CHANNEL = "c"
 
@@ -38,6 +38,21 @@ async def test_commands_wait_for_a_connection(topology: Cluster | SentinelGroup,
     # The tester's own, and those of replicas, sentinels and the cluster's bus, have other names or none.
     clients = str(await ask(master.port, "CLIENT", "LIST", "TYPE", "normal"))
     assert clients.count("cmd=get") <= POOL_SIZE
+
+
+async def test_no_sentinel_is_forgotten(sentinel_group: SentinelGroup) -> None:
+    """However many connections ask the sentinels at once while one hangs, all of them stay known."""
+    client = connect(sentinel_group.url)
+    pool: Any = client.connection_pool
+    for hanging in sentinel_group.sentinels:
+        hanging.freeze()
+        try:
+            await asyncio.gather(*(client.exists("a") for _ in range(POOL_SIZE)))
+        finally:
+            hanging.resume()
+        await pool.disconnect()
+        assert len({id(sentinel) for sentinel in pool.sentinel_manager.sentinels}) == SENTINELS
+    await client.aclose()
 
 
 async def test_a_subscription_finds_another_server(topology: Cluster | SentinelGroup, redis: Redis) -> None:
