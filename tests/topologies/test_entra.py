@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -149,13 +150,15 @@ async def test_a_service_signs_in_to_a_cluster(cluster: Cluster, tmp_path: Path)
         assert endpoint.tokens
 
 
-async def test_an_identity_endpoint_that_is_gone_is_an_honest_error(
+async def test_an_identity_endpoint_that_hangs_is_an_honest_error(
     server: RedisServer, tmp_path: Path
 ) -> None:
     """Where Entra ID gives no token, Redis counts as away: a 503, in bounded time."""
-    with identity_endpoint() as gone:
-        pass
-    with signed_in_service(tmp_path / "data", server.url, gone) as service:
-        async with connect_http(service) as http:
-            response = await http.get("/api/agent/stream/c")
-            assert (response.status_code, response.json()["code"]) == (503, "stream_unavailable")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        hanging = IdentityEndpoint([], f"http://127.0.0.1:{silent.getsockname()[1]}/msi/token")
+        with signed_in_service(tmp_path / "data", server.url, hanging) as service:
+            async with connect_http(service) as http:
+                response = await http.get("/api/agent/stream/c")
+                assert (response.status_code, response.json()["code"]) == (503, "stream_unavailable")
