@@ -9,7 +9,7 @@ import enum
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS
 
@@ -92,6 +92,8 @@ def parse_redis_address(value: str) -> RedisAddress:
     Raises:
         ValueError: it can't be used; the message says what is wrong and what is expected, never the value.
     """
+    if "://" not in value:
+        value = _from_azure(value)
     try:
         parts = urlsplit(value)
     except ValueError:
@@ -108,6 +110,20 @@ def parse_redis_address(value: str) -> RedisAddress:
     else:
         address = _single(parts, value)
     return _with_query(address, parts.query)
+
+
+def _from_azure(value: str) -> str:
+    """The URL for what the Azure portal shows: ``host:port,password=…,ssl=True,abortConnect=False``."""
+    place, *rest = [part.strip() for part in value.split(",")]
+    pairs = {
+        name.lower(): content for name, equals, content in (part.partition("=") for part in rest) if equals
+    }
+    if not place or "=" in place or "password" not in pairs:
+        raise ValueError(_FORMS)
+    scheme = "rediss" if pairs.get("ssl", "").lower() == "true" else "redis"
+    # An access key has characters that mean something in a URL.
+    user, password = quote(pairs.get("user", ""), safe=""), quote(pairs["password"], safe="")
+    return f"{scheme}://{user}:{password}@{place}/{pairs.get('defaultdatabase', '0')}"
 
 
 def _socket(parts: SplitResult, value: str) -> RedisAddress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from redis.asyncio.connection import parse_url
 
 from streaming.redis_address import EntraSignIn, Node, Topology, parse_redis_address
 
@@ -25,6 +26,25 @@ def test_one_server_is_left_to_the_driver(value: str) -> None:
     address = parse_redis_address(value)
     assert (address.topology, address.driver_url, address.nodes) == (Topology.SINGLE, value, ())
     assert address.is_socket == value.startswith("unix")
+
+
+def test_the_form_of_the_azure_portal() -> None:
+    """What the portal shows is taken as it is; an access key may hold ``=``, ``/`` and ``+``."""
+    shown = "name.region.redis.azure.net:10000,password=a/b+c=,ssl=True,abortConnect=False"
+    address = parse_redis_address(shown)
+    assert address.topology is Topology.SINGLE
+    assert address.driver_url == "rediss://:a%2Fb%2Bc%3D@name.region.redis.azure.net:10000/0"
+    assert parse_url(address.driver_url)["password"] == "a/b+c="
+    for unusable in (
+        "hunter2",
+        "h:1,hunter2",
+        "h:1,ssl=True",
+        "password=hunter2,ssl=True",
+        "h:x,password=hunter2",
+    ):
+        with pytest.raises(ValueError, match=r"\.$") as caught:
+            parse_redis_address(unusable)
+        assert "hunter2" not in str(caught.value)
 
 
 def test_a_cluster() -> None:
