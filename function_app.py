@@ -43,7 +43,12 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
 
     # The worker serves requests on one event loop, and the agents run on another.
     handlers = LoopLocal(
-        lambda: RedisStreamResponseHandler(connect_here(), settings.stream_ttl, dead_after=RESUME_GRACE)
+        lambda: RedisStreamResponseHandler(
+            connect_here(),
+            settings.stream_ttl,
+            dead_after=RESUME_GRACE,
+            wait_replicas=settings.wait_replicas,
+        )
     )
     hosted = create_agents(settings.model)
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}

@@ -48,6 +48,7 @@ class RedisStreamResponseHandler:
         stream_ttl: timedelta = timedelta(minutes=10),
         *,
         dead_after: timedelta = timedelta(0),
+        wait_replicas: int = 0,
     ) -> None:
         """Use ``redis_client``, with ``decode_responses`` on or off.
 
@@ -56,9 +57,10 @@ class RedisStreamResponseHandler:
             stream_ttl: How long a stream lives after its last append; it slides.
             dead_after: How long after its lease a silent run is given up. Longer where a task hub may
                 resume it.
+            wait_replicas: An append to a registered run counts only when so many replicas have it.
         """
         self._redis = redis_client
-        self.runs: Final = RunStore(redis_client, stream_ttl)
+        self.runs: Final = RunStore(redis_client, stream_ttl, wait_replicas=wait_replicas)
         self.reader: Final = StreamReader(redis_client, self.runs, dead_after=dead_after)
 
     async def __aenter__(self) -> Self:

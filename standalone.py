@@ -77,7 +77,12 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
         resumable = settings.scheduler is not None
         dead_after = RESUME_GRACE if resumable else timedelta(0)
         handlers = LoopLocal(
-            lambda: RedisStreamResponseHandler(connect_here(), settings.stream_ttl, dead_after=dead_after)
+            lambda: RedisStreamResponseHandler(
+                connect_here(),
+                settings.stream_ttl,
+                dead_after=dead_after,
+                wait_replicas=settings.wait_replicas,
+            )
         )
         handler = handlers.get()
         stack.push_async_callback(handler.aclose)

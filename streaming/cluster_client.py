@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from redis.asyncio import ConnectionPool
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import ClusterNode, PipelineCommand, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    RedisClusterException,
+    RedisError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException
+
+#: A node's answer that another one is to be asked.
+_MISDIRECTED: Final = (MovedError, AskError, TryAgainError, ClusterDownError)
 
 
 class ClusterClient(RedisCluster):
@@ -63,7 +76,16 @@ class ClusterClient(RedisCluster):
 
     async def _execute_command(self, target_node: ClusterNode, *args: Any, **options: Any) -> Any:
         """Wait for a turn: without a free connection the driver would fail. Only here the node is known."""
-        turns = self._turns.setdefault(target_node.name, asyncio.Semaphore(self._commands_at_once))
+        try:
+            async with self._turn_at(target_node):
+                return await super()._execute_command(target_node, *args, **options)
+        except AttributeError as error:
+            # The driver closes connections of a node that it has lost, also those that are being opened.
+            raise RedisConnectionError("The connection was closed.") from error
+
+    @asynccontextmanager
+    async def _turn_at(self, node: ClusterNode) -> AsyncIterator[None]:
+        turns = self._turns.setdefault(node.name, asyncio.Semaphore(self._commands_at_once))
         try:
             async with asyncio.timeout(self._turn_timeout):
                 await turns.acquire()
@@ -72,13 +94,36 @@ class ClusterClient(RedisCluster):
         task = asyncio.current_task()
         self._executing.add(task)
         try:
-            return await super()._execute_command(target_node, *args, **options)
-        except AttributeError as error:
-            # The driver closes connections of a node that it has lost, also those that are being opened.
-            raise RedisConnectionError("The connection was closed.") from error
+            yield
         finally:
             self._executing.discard(task)
             turns.release()
+
+    async def execute_together(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
+        """Send commands over one connection to the node that has ``key``. Gives their replies, errors too.
+
+        Raises:
+            RedisError: the node is away.
+        """
+        queue = [PipelineCommand(place, *command) for place, command in enumerate(commands)]
+        try:
+            _ = await self.initialize()
+            node = self.get_node_from_key(key)
+            if node is None:
+                raise RedisConnectionError("A part of the cluster is away.")
+            async with self._turn_at(node):
+                await node.execute_pipeline(queue)
+        except (RedisError, RedisClusterException, AttributeError, OSError) as error:
+            await self._learn_topology(commands[0])
+            raise RedisConnectionError("A part of the cluster is away.") from error
+        if isinstance(queue[0].result, _MISDIRECTED):
+            await self._learn_topology(commands[0])
+        return [command.result for command in queue]
+
+    async def _learn_topology(self, command: tuple[Any, ...]) -> None:
+        """The ordinary way of a command follows redirections, and learns the slots anew."""
+        with contextlib.suppress(RedisError):
+            _ = await self.execute_command(*command)
 
     async def exists(self, *keys: Any) -> int:
         """Count those of the keys that exist, in one slot. The driver's own would make a pipeline of it."""

@@ -68,6 +68,23 @@ def subscription(redis: Redis, **options: Any) -> PubSub:
     return redis.pubsub(**options)
 
 
+async def execute_together(redis: Redis, key: str, *commands: tuple[Any, ...]) -> list[Any]:
+    """Send commands over one connection, in one round trip, to the server that has ``key``.
+
+    Gives their replies, errors that Redis answered among them.
+
+    Raises:
+        RedisError: Redis is away.
+    """
+    client: object = redis
+    if isinstance(client, ClusterClient):
+        return await client.execute_together(key, *commands)
+    async with redis.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            _ = pipeline.execute_command(*command)
+        return list(await pipeline.execute(raise_on_error=False))
+
+
 def is_cluster(redis: Redis) -> bool:
     """Whether the client is a cluster's, where one command can't take keys of several slots."""
     return isinstance(redis, RedisCluster)

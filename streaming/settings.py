@@ -81,6 +81,8 @@ class Settings:
 
     #: ``None``: start an embedded server.
     redis_url: str | None = field(default=None, repr=False)
+    #: An append counts only when so many replicas of the Redis master have it.
+    wait_replicas: int = 0
     stream_ttl: timedelta = timedelta(minutes=10)
     #: How long the embedded task hub remembers a conversation after its last turn. Far longer than a stream:
     #: people come back to a conversation.
@@ -116,6 +118,7 @@ class Settings:
         env = Environment(os.environ if environment is None else environment)
         read: dict[str, object] = {
             "redis_url": env.read("REDIS_CONNECTION_STRING", _redis_url),
+            "wait_replicas": env.read("REDIS_WAIT_REPLICAS", _replicas),
             "stream_ttl": env.read("REDIS_STREAM_TTL_MINUTES", minutes),
             "conversation_ttl": env.read("CONVERSATION_TTL_MINUTES", minutes),
             "scheduler": env.read("DURABLE_TASK_SCHEDULER_CONNECTION_STRING", _scheduler),
@@ -171,6 +174,10 @@ def _model(env: Environment) -> ModelSettings:
 def _redis_url(value: str) -> str:
     parse_redis_address(value)
     return value
+
+
+def _replicas(value: str) -> int:
+    return 0 if value == "0" else positive_integer(value)
 
 
 def _split_url(value: str) -> SplitResult:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from streaming.connections import execute_together
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
@@ -28,6 +30,9 @@ from streaming.store.stored_entries import entry_at
 LEASE: Final = timedelta(seconds=10)
 #: Runs of a conversation that can be asked for by name; older ones stay readable as entries.
 RUNS_REMEMBERED: Final = 100
+#: How long an append waits for its replicas, where it waits for any; then it is repeated. Replication takes
+#: about as long as a round trip, so a longer wait only hides that a replica is gone.
+REPLICA_TIMEOUT: Final = timedelta(seconds=1)
 #: Workers hear of a cancel on this channel at once; the flag in the run's state is what counts.
 CONTROL_CHANNEL: Final = "agent-stream-control"
 #: Written to see whether Redis takes writes, and gone soon after.
@@ -106,8 +111,16 @@ class Settlement(enum.StrEnum):
 class RunStore:
     """Runs of conversations, in one Redis."""
 
-    def __init__(self, redis: Redis, stream_ttl: timedelta) -> None:
+    def __init__(self, redis: Redis, stream_ttl: timedelta, *, wait_replicas: int = 0) -> None:
+        """Keep runs in ``redis``.
+
+        Args:
+            redis: The event loop's client.
+            stream_ttl: How long a stream lives after its last append.
+            wait_replicas: An append counts only when so many replicas have it.
+        """
         self._redis = redis
+        self._wait_replicas = wait_replicas
         self._ttl = _milliseconds(stream_ttl)
 
     async def register(self, conversation_id: str, run: str, agent: str, *, attempt: int = 0) -> RunState:
@@ -189,6 +202,7 @@ class RunStore:
             RunEnded: the run has its terminal.
             RunLost: the run's state is gone, or older than this attempt, or its stream was deleted.
             SequenceGap: an earlier entry is missing.
+            RedisError: Redis is away, or too few replicas have the entries: append them again.
         """
         keys = keys_of(attempt.conversation_id)
         terminal = entries[-1].status
@@ -199,7 +213,8 @@ class RunStore:
             fields = entry.fields()
             arguments.append(len(fields))
             arguments += fields
-        reply = await self._call("append", [keys.stream, keys.run(attempt.run)], arguments)
+        call = self._call_replicated if self._wait_replicas else self._call
+        reply = await call("append", [keys.stream, keys.run(attempt.run)], arguments)
         _raise_refusal(reply, first=first)
         return Appended([_str(entry_id) for entry_id in reply[2:]], bool(reply[1]))
 
@@ -333,6 +348,25 @@ class RunStore:
         except NoScriptError:
             # A server that never saw it: new, restarted, or a replica that became the master. It keeps it.
             return await self._redis.eval(source, len(keys), *keys, *arguments)
+
+    async def _call_replicated(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        """As ``_call``, and wait for replicas. ``WAIT`` speaks of the writes of its own connection.
+
+        A repeated append writes something too (it renews the TTLs), so its ``WAIT`` covers what is stored.
+        Source: https://redis.io/docs/latest/commands/wait/
+        """
+        source, digest = _script(name)
+        wait = ("WAIT", self._wait_replicas, _milliseconds(REPLICA_TIMEOUT))
+        call = (len(keys), *keys, *arguments)
+        reply, replicas = await execute_together(self._redis, keys[0], ("EVALSHA", digest, *call), wait)
+        if isinstance(reply, NoScriptError):
+            reply, replicas = await execute_together(self._redis, keys[0], ("EVAL", source, *call), wait)
+        for answer in (reply, replicas):
+            if isinstance(answer, RedisError):
+                raise answer
+        if _str(reply[0]) == "ok" and int(replicas) < self._wait_replicas:
+            raise RedisTimeoutError(f"{replicas} replicas have it, {self._wait_replicas} are wanted.")
+        return reply
 
 
 @cache

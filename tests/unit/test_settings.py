@@ -35,6 +35,7 @@ def test_each_setting_is_read() -> None:
     settings = Settings.from_environment(
         {
             "REDIS_CONNECTION_STRING": "rediss://user:pass@redis.example:6380/1",
+            "REDIS_WAIT_REPLICAS": "1",
             "REDIS_STREAM_TTL_MINUTES": "2.5",
             "CONVERSATION_TTL_MINUTES": "1440",
             "HOST": "0.0.0.0",  # noqa: S104 - what a container sets
@@ -50,6 +51,7 @@ def test_each_setting_is_read() -> None:
     )
     assert settings == Settings(
         redis_url="rediss://user:pass@redis.example:6380/1",
+        wait_replicas=1,
         stream_ttl=timedelta(seconds=150),
         conversation_ttl=timedelta(days=1),
         host="0.0.0.0",  # noqa: S104 - see above
@@ -92,6 +94,7 @@ def test_models() -> None:
         ("REDIS_CONNECTION_STRING", "redis://host:port"),
         ("REDIS_CONNECTION_STRING", "redis://[::1"),
         ("REDIS_CONNECTION_STRING", "unix://"),
+        ("REDIS_WAIT_REPLICAS", "-1"),
         ("REDIS_STREAM_TTL_MINUTES", "ten"),
         ("REDIS_STREAM_TTL_MINUTES", "0"),
         ("REDIS_STREAM_TTL_MINUTES", "nan"),
