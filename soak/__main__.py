@@ -7,6 +7,7 @@ import asyncio
 import os
 import random
 import secrets
+import shutil
 import sys
 import tempfile
 from contextlib import suppress
@@ -71,12 +72,16 @@ def main() -> int:
     """Run the soak that the command line describes. Returns the exit status."""
     options = _options()
     print(f"A soak of {options.seconds:g} s; repeat it with --seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        counts, result = asyncio.run(soak(options, Path(folder)))
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    counts, result = asyncio.run(soak(options, folder))
     print(result)
+    if counts.is_clean:
+        shutil.rmtree(folder)
+        return 0
     for detail in counts.details:
         print(f"- {detail}")
-    return 0 if counts.is_clean else 1
+    print(f"What the service and its Redis have to say is in {folder}.")
+    return 1
 
 
 def _options() -> Options:

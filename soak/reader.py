@@ -55,29 +55,32 @@ class Reading:
         counts.events += 1
         if event.event == "gap":
             counts.gaps += 1
-            return
-        if not event.id:
-            # The run comes again from its start, as it is stored.
+        elif event.event == "reset" and event.id in ("", self.cursor):
+            # No entry: what follows may have been here before.
             counts.resets += 1
             self.text, self._last = "", None
             self._seen.clear()
-            return
+        elif event.event == "error":
+            # That a stream is lost is no entry either.
+            self.end = str(json.loads(event.data)["code"])
+            self.cursor = event.id
+        else:
+            self._take_entry(event, counts)
+
+    def _take_entry(self, event: ServerSentEvent, counts: Counts) -> None:
         if event.id in self._seen:
             counts.defect("doubled", f"event {event.id}")
         elif self._last is not None and parse_entry_id(event.id) < parse_entry_id(self._last):
             counts.defect("reordered", f"event {event.id} after {self._last}")
         self._seen.add(event.id)
         self.cursor = self._last = event.id
-        match event.event:
-            case "message":
-                self.text += event.data
-            case "reset":
-                counts.resets += 1
-                self.text = ""
-            case "done":
-                self.end = "done"
-            case "error":
-                self.end = str(json.loads(event.data)["code"])
+        if event.event == "message":
+            self.text += event.data
+        elif event.event == "reset":
+            counts.resets += 1
+            self.text = ""
+        elif event.event == "done":
+            self.end = "done"
 
 
 class Reader:

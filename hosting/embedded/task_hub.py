@@ -30,9 +30,13 @@ from streaming.errors import StreamUnavailable
 GRPC_THREADS: Final = 320
 #: The state of a conversation is one message, and 4 MiB, the default, is a few long answers. -1: no limit.
 MESSAGE_LENGTH_LIMIT: Final = -1
-#: How long an entity stays in memory after its last use: the answer is asked for, the next turn comes. It
-#: must be longer than reading a state may take (``LOAD_TIMEOUT``), so that nothing older is put back.
-IDLE_TIME: Final = timedelta(minutes=1)
+#: How long an entity stays in memory after its last use: the answer is asked for, the next turn comes, and if
+#: Redis is flushed, streams are rebuilt from here. It must be longer than reading a state may take
+#: (``LOAD_TIMEOUT``), so that nothing older is put back.
+IDLE_TIME: Final = timedelta(minutes=10)
+#: Entities that stay in memory; of more, those that were used longest ago leave it earlier. At some tens of
+#: kilobytes each, a few hundred megabytes at most.
+MOST_IN_MEMORY: Final = 5_000
 #: How often idle entities are looked for: a fraction of that time.
 SWEEP_INTERVAL: Final = timedelta(seconds=5)
 
@@ -141,8 +145,11 @@ class EmbeddedTaskHub(InMemoryOrchestrationBackend):
         while not self._shutdown_event.wait(interval):
             with self._lock:
                 used_before = time.monotonic() - IDLE_TIME.total_seconds()
-                for entity_id in [each for each, used in self._used.items() if used <= used_before]:
-                    self._forget(store, entity_id)
+                by_age = sorted(self._used.items(), key=lambda each: each[1])
+                surplus = len(by_age) - MOST_IN_MEMORY
+                for place, (entity_id, used) in enumerate(by_age):
+                    if used <= used_before or place < surplus:
+                        self._forget(store, entity_id)
 
     def _forget(self, store: EntityStore, entity_id: str) -> None:
         """Drop an idle entity from memory, unless it has work to do or is not saved yet."""
