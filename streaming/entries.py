@@ -64,6 +64,8 @@ class StreamChunk:
     timestamp: int | None = None
     code: str | None = None
     status: RunStatus | None = None
+    #: ``False``: told by the reader itself; it is not stored, and doesn't move the cursor.
+    is_entry: bool = True
 
     @property
     def id(self) -> EntryId:

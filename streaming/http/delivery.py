@@ -58,8 +58,8 @@ def _event(chunk: StreamChunk, *, all_events: bool) -> bytes:
         return encode_event("done", DONE, entry_id=chunk.entry_id)
     if chunk.type is None:
         return encode_event("message", chunk.text or "", entry_id=chunk.entry_id)
-    if chunk.type == GAP or (chunk.type == RESET and chunk.sequence is None):
-        # Not an entry: the client's cursor stays where it is.
+    if chunk.type == GAP or not chunk.is_entry:
+        # The client's cursor stays where it is.
         return encode_event(chunk.type, to_json(chunk.data))
     if all_events or chunk.type in READING_EVENTS:
         return encode_event(_event_name(chunk.type), to_json(chunk.data), entry_id=chunk.entry_id)

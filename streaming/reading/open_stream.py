@@ -300,9 +300,9 @@ class OpenStream:
 
 
 def _gap(cursor: EntryId, reason: str) -> StreamChunk:
-    return StreamChunk(entry_id=str(cursor), type=GAP, data={"reason": reason})
+    return StreamChunk(entry_id=str(cursor), type=GAP, data={"reason": reason}, is_entry=False)
 
 
 def _reset(cursor: EntryId, run: str | None, reason: str) -> StreamChunk:
-    """A ``reset`` of the reader's own: no entry, so it has no sequence and doesn't move the cursor."""
-    return StreamChunk(entry_id=str(cursor), type=RESET, data={"reason": reason}, run=run)
+    """A ``reset`` of the reader's own."""
+    return StreamChunk(entry_id=str(cursor), type=RESET, data={"reason": reason}, run=run, is_entry=False)

@@ -350,10 +350,9 @@ class RunStore:
             return await self._redis.eval(source, len(keys), *keys, *arguments)
 
     async def _call_replicated(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        """As ``_call``, and wait for replicas. ``WAIT`` speaks of the writes of its own connection.
+        """As ``_call``, and wait for replicas: https://redis.io/docs/latest/commands/wait/.
 
-        A repeated append writes something too (it renews the TTLs), so its ``WAIT`` covers what is stored.
-        Source: https://redis.io/docs/latest/commands/wait/
+        ``WAIT`` speaks of its own connection. A repeated append writes there too: it renews the TTLs.
         """
         source, digest = _script(name)
         wait = ("WAIT", self._wait_replicas, _milliseconds(REPLICA_TIMEOUT))
@@ -361,9 +360,8 @@ class RunStore:
         reply, replicas = await execute_together(self._redis, keys[0], ("EVALSHA", digest, *call), wait)
         if isinstance(reply, NoScriptError):
             reply, replicas = await execute_together(self._redis, keys[0], ("EVAL", source, *call), wait)
-        for answer in (reply, replicas):
-            if isinstance(answer, RedisError):
-                raise answer
+        if isinstance(error := reply if isinstance(reply, RedisError) else replicas, RedisError):
+            raise error
         if _str(reply[0]) == "ok" and int(replicas) < self._wait_replicas:
             raise RedisTimeoutError(f"{replicas} replicas have it, {self._wait_replicas} are wanted.")
         return reply
