@@ -6,6 +6,7 @@ Starlette routes; the pieces of a stream go straight to the server's ``send``.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
@@ -28,6 +29,8 @@ from streaming.http.endpoints import Endpoints
 from streaming.http.messages import HttpResponse, error_response, json_response
 from streaming.http.routes import ROUTES, Route
 from streaming.http.run_input import ID_HEADERS, WAIT_HEADER
+
+_log = logging.getLogger(__name__)
 
 #: How much longer than its time limit a response may take before it is broken off: a client that does not
 #: read keeps it from ending by itself.
@@ -129,6 +132,9 @@ class _Answer(Response):
         leaving = asyncio.create_task(_until_client_leaves(receive), name="client-watch")
         try:
             await asyncio.wait({sending, leaving}, timeout=self._longest, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and not sending.cancelled() and (error := sending.exception()) is not None:
+                # The connection is closed without the response's end, so its client comes back.
+                _log.error("response broke off: error=%s", type(error).__name__)
         finally:
             await cancel_and_wait((sending, leaving))
             # A task that was cancelled before its first step has closed nothing.

@@ -15,6 +15,7 @@ import contextlib
 import logging
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Final
@@ -107,6 +108,15 @@ class LiveStream:
         self.wake()
 
 
+@contextlib.contextmanager
+def _closed_underneath() -> Iterator[None]:
+    """Translates what the driver raises where the listening task closes a broken connection meanwhile."""
+    try:
+        yield
+    except (AttributeError, RuntimeError, OSError) as error:
+        raise RedisConnectionError("The subscription's connection was closed.") from error
+
+
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -192,7 +202,8 @@ class StreamFollower:
                 if self._closed:
                     raise RedisConnectionError("The service stops.")
                 idle = () if self._pubsub.subscribed else (IDLE_CHANNEL,)
-                await self._pubsub.subscribe(*idle, stream.keys.channel)
+                with _closed_underneath():
+                    await self._pubsub.subscribe(*idle, stream.keys.channel)
             newest = await newest_entry(self._redis, stream.keys.stream)
             if newest is not None:
                 stream.start = stream.tail = newest.id
@@ -204,10 +215,10 @@ class StreamFollower:
         # A later reader may have come while this one waited for the connection.
         if self._closed or channel in self._streams:
             return
-        with contextlib.suppress(RedisError):
+        with contextlib.suppress(RedisError), _closed_underneath():
             await self._pubsub.unsubscribe(channel)
         if channel in self._streams:
-            with contextlib.suppress(RedisError):
+            with contextlib.suppress(RedisError), _closed_underneath():
                 await self._pubsub.subscribe(channel)
 
     def _ensure_task(self, name: str, run: Any) -> None:

@@ -295,6 +295,29 @@ async def test_closing_at_any_moment_lets_a_reader_go(
             assert reader.opened.cut_short
 
 
+async def test_a_subscription_that_is_closed_underneath_is_trouble_that_passes(
+    handler: RedisStreamResponseHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver raises when its connection is closed by another task costs a reader nothing."""
+    attempt = await begin(handler, "c", "r")
+    subscribe = handler.reader._follower._pubsub.subscribe
+    raised: list[Exception] = [AttributeError("no writer"), RuntimeError("reads at once")]
+
+    async def closed_underneath(*channels: str) -> None:
+        if raised:
+            raise raised.pop()
+        await subscribe(*channels)
+
+    monkeypatch.setattr(handler.reader._follower._pubsub, "subscribe", closed_underneath)
+    reading = asyncio.create_task(read_all(handler, "c"))
+    await until(lambda: subscribers(handler.runs._redis, 1))
+    await handler.runs.append(attempt, 0, [text("all"), COMPLETED])
+    assert text_of(await reading) == "all"
+    raised.append(AttributeError("no writer"))
+    (refusal,) = [chunk async for chunk in handler.read_stream("unknown", appear_timeout=TTL / 100_000)]
+    assert refusal.code == "stream_unavailable"
+
+
 async def test_closing_lets_readers_go(handler: RedisStreamResponseHandler, redis: Redis) -> None:
     """When the service stops, readers end as cut short: no terminal is made up."""
     await begin(handler, "c", "r")
