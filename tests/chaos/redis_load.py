@@ -125,7 +125,9 @@ class Load:
 
 
 def assert_whole(chunks: list[StreamChunk], answer: str) -> None:
-    """Every entry once, in order, the right text in the end, and one end."""
+    """Every entry once, in order, the right text in the end, and one end; a reader may begin anew."""
+    anew = [place for place, chunk in enumerate(chunks) if chunk.type == "reset" and not chunk.is_entry]
+    chunks = chunks[anew[-1] + 1 :] if anew else chunks
     ids = [chunk.id for chunk in chunks]
     assert ids == sorted(set(ids)), "ids do not grow"
     assert GAP not in {chunk.type for chunk in chunks}
