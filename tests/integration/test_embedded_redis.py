@@ -26,10 +26,13 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows-only st
 
 #: A service in a process of its own: starts the server, stores what it is told, says its processes' ids.
 SERVICE = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from hosting.embedded.redis_server import EmbeddedRedis
 from streaming.connections import connect
+
+# Whoever runs the tests in the background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main():
     async with EmbeddedRedis(Path(sys.argv[1])) as server:
