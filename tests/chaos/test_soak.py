@@ -15,7 +15,7 @@ BOUND: Final = 150
 
 
 @pytest.mark.timeout(BOUND + 10)
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 7))])
 async def test_a_short_soak_finds_nothing(seed: int) -> None:
     """Conversations under faults lose, double, reorder and hang nothing."""
     # fmt: off
