@@ -121,12 +121,13 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
             RunEnded: the run has its terminal.
             StreamUnavailable: Redis does not answer.
         """
-        handler = self._handler()
+        handler, owner = self._handler(), new_id()
+        control.owners.add(owner)
         attempt = await handler.begin_run(
             control.conversation_id,
             control.run,
             agent=agent,
-            owner=new_id(),
+            owner=owner,
             patient=True,
             forgotten=forgotten,
         )

@@ -58,7 +58,7 @@ class Reading:
         elif event.event == "reset" and event.id in ("", self.cursor):
             # No entry: what follows may have been here before.
             counts.resets += 1
-            self.text, self._last = "", None
+            self.text, self.end, self._last = "", None, None
             self._seen.clear()
         elif event.event == "error":
             # That a stream is lost is no entry either.
@@ -78,7 +78,7 @@ class Reading:
             self.text += event.data
         elif event.event == "reset":
             counts.resets += 1
-            self.text = ""
+            self.text, self.end = "", None
         elif event.event == "done":
             self.end = "done"
 
@@ -137,7 +137,7 @@ class Reader:
             now = time.monotonic()
             self._unknown_since = self._unknown_since or now
             if now - self._unknown_since > UNKNOWN_LIMIT_SECONDS:
-                self._counts.defect("lost", f"{self._run['conversation_id']} is unknown")
+                self._counts.defect("lost", f"run {self._run['correlation_id']} is unknown")
                 return True
         elif status not in (200, 503):
             self._counts.defect("wrong end", f"status {status}")

@@ -23,6 +23,7 @@ from streaming.connections import execute_together
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
+from streaming.store.run_states import Renewal
 from streaming.store.stored_entries import entry_at
 
 #: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
@@ -264,12 +265,8 @@ class RunStore:
         outcome = NewEntry(0, status=RunStatus.CANCELLED)
         return await self.settle(state, outcome, patience=None) is Settlement.SETTLED
 
-    async def renew(self, conversation_id: str, run: str, attempt: int) -> tuple[RunStatus, int, bool] | None:
-        """Renew the lease and slide the TTL of the run's keys.
-
-        Returns:
-            The run's status, its current attempt and whether a cancel was asked for; ``None`` if it is gone.
-        """
+    async def renew(self, conversation_id: str, run: str, attempt: int) -> Renewal | None:
+        """Renew the lease and slide the TTL of the run's keys; ``None``: the run is gone."""
         keys = keys_of(conversation_id)
         reply = await self._call(
             "renew",
@@ -278,7 +275,7 @@ class RunStore:
         )
         if _str(reply[0]) == "lost":
             return None
-        return RunStatus(_str(reply[0])), int(reply[1]), bool(reply[2])
+        return Renewal(RunStatus(_str(reply[0])), int(reply[1]), bool(reply[2]), _str(reply[3]))
 
     async def request_cancel(self, conversation_id: str, run: str) -> RunStatus | None:
         """Ask a run to stop. Returns where it stood; ``None`` if there is no such run."""

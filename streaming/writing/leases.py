@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from streaming.cancellation import cancel_and_wait
 from streaming.connections import subscription
 from streaming.entries import RunStatus
+from streaming.store.run_states import Renewal
 from streaming.store.run_store import CONTROL_CHANNEL, LEASE, RunStore
 from streaming.writing.run_control import RunControl, StopReason
 
@@ -51,6 +52,15 @@ class _Kept:
     def is_overdue(self) -> bool:
         """Whether its task hub has not begun it for too long."""
         return self.attempt == 0 and time.monotonic() - self.since >= PENDING_LIMIT.total_seconds()
+
+    def is_superseded(self, renewed: Renewal) -> bool:
+        """Whether the run has ended, or a later attempt has it that is not this execution's own.
+
+        A lower attempt is a state from before (failed over): the writer will find a gap and write it again.
+        Its own may be higher than the one that is kept: it is begun in Redis first.
+        """
+        is_own = self.control is not None and renewed.owner in self.control.owners
+        return renewed.status.is_terminal or (renewed.attempt > self.attempt and not is_own)
 
 
 class LeaseKeeper:
@@ -149,12 +159,10 @@ class LeaseKeeper:
             return
         if renewed is None:
             return
-        status, attempt, cancel_requested = renewed
-        # A lower one is a state from before (failed over): the writer will find a gap and write it again.
-        if attempt > kept.attempt or status.is_terminal:
+        if kept.is_superseded(renewed):
             self._stop(conversation_id, run, kept, StopReason.SUPERSEDED)
             self.release(conversation_id, run, kept.control)
-        elif cancel_requested and status is RunStatus.RUNNING:
+        elif renewed.cancel_requested and renewed.status is RunStatus.RUNNING:
             self._stop(conversation_id, run, kept, StopReason.CANCELLED)
 
     async def _listen(self, redis: Redis) -> None:

@@ -29,6 +29,8 @@ class RunControl:
     def __init__(self, conversation_id: str, run: str) -> None:
         self.conversation_id = conversation_id
         self.run = run
+        #: Names under which this execution has begun attempts: a new one each time that it writes again.
+        self.owners: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._reason: StopReason | None = None
         self._waiting: asyncio.Task[object] | None = None

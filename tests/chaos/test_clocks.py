@@ -143,7 +143,9 @@ async def test_the_clock_of_redis_steps_back_in_mid_run(clock: Clock, redis: Red
     reading = asyncio.create_task(read_all(handler, "c"))
     await step_back(clock, redis)
     await handler.runs.append(attempt, 2, [text("three")])
-    assert await handler.runs.renew("c", "r1", 1) == (RunStatus.RUNNING, 1, False)
+    renewed = await handler.runs.renew("c", "r1", 1)
+    assert renewed is not None
+    assert (renewed.status, renewed.attempt) == (RunStatus.RUNNING, 1)
     await handler.runs.append(attempt, 3, [COMPLETED])
     chunks = await reading
     assert text_of(chunks) == "one two three"

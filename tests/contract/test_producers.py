@@ -15,13 +15,37 @@ from streaming.entries import RunStatus
 from streaming.errors import AttemptFenced, RunEnded, RunLost
 from streaming.identifiers import keys_of
 from streaming.reading.liveness import interrupted
-from streaming.store.run_store import Forgotten
+from streaming.store.run_store import Forgotten, RunStore
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason
 from streaming.writing.writer import RunWriter
 from tests.contract.conftest import TTL
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
+
+
+class CountedRenewals:
+    """Counts the rounds of the keepers of leases, on whichever thread they are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._done = 0
+        renew = RunStore.renew
+
+        async def counted(store: RunStore, *arguments: Any) -> Any:
+            renewed = await renew(store, *arguments)
+            self._done += 1
+            return renewed
+
+        monkeypatch.setattr(RunStore, "renew", counted)
+
+    async def more(self, number: int) -> None:
+        """Wait for so many more."""
+        wanted = self._done + number
+
+        async def is_enough() -> bool:
+            return self._done >= wanted
+
+        await until(is_enough)
 
 
 async def test_an_answer_is_kept_though_its_end_was_noticed_first(
@@ -45,6 +69,40 @@ async def test_an_answer_is_kept_though_its_end_was_noticed_first(
     conversation = DurableConversation(handler, ScriptedAgent(*said("answer")), leases=leases)
     assert (await conversation.run("r")).text == "answer"
     assert conversation.saved
+    await asyncio.to_thread(leases.close)
+
+
+async def test_an_execution_that_writes_again_does_not_supersede_itself(
+    handler: RedisStreamResponseHandler,
+    redis: Redis,
+    new_client: Callable[[], Redis],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The keeper of its lease may see its new attempt before it hears of it, and lets it go on."""
+    monkeypatch.setattr("streaming.writing.leases.RENEW_INTERVAL", timedelta(milliseconds=20))
+    begin_run, pause, leases = handler.runs.begin, asyncio.Event(), LeaseKeeper(new_client, TTL)
+    renewals = CountedRenewals(monkeypatch)
+
+    async def slow_to_reply(*arguments: Any, **options: Any) -> Any:
+        begun = await begin_run(*arguments, **options)
+        if options.get("forgotten") is not None:
+            await renewals.more(2)
+        return begun
+
+    monkeypatch.setattr(handler.runs, "begin", slow_to_reply)
+    agent = ScriptedAgent(*said("one "), pause, *said("two"))
+    conversation = DurableConversation(handler, agent, leases=leases)
+    running = conversation.start("r")
+
+    async def is_streamed() -> bool:
+        return bool(await redis.xlen(keys_of("c").stream))
+
+    await until(is_streamed)
+    await redis.flushall()
+    pause.set()
+    assert (await running).text == "one two"
+    chunks = await read_all(handler, "c")
+    assert (text_of(chunks), chunks[-1].status) == ("one two", RunStatus.COMPLETED)
     await asyncio.to_thread(leases.close)
 
 

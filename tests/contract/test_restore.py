@@ -14,6 +14,7 @@ from streaming.durable_answer import DurableAnswer
 from streaming.entries import RESET, NewEntry, RunStatus, StreamChunk
 from streaming.errors import ConversationNotFound, RunNotFound, TaskHubUnavailable
 from streaming.identifiers import keys_of
+from streaming.store.run_states import Renewal
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.restorer import OWNER, PIECE, StreamRestorer
 from tests.contract.conftest import TTL
@@ -319,7 +320,8 @@ async def test_a_silent_run_whose_attempt_was_rolled_back_keeps_its_lease(
     await begin(handler, "c", "r")
     state = keys_of("c").run("r")
     await redis.hset(state, mapping={"attempt": "0", "status": "pending", "lease": "1"})
-    assert await handler.runs.renew("c", "r", 1) == (RunStatus.PENDING, 0, False)
+    renewed = await handler.runs.renew("c", "r", 1)
+    assert renewed == Renewal(RunStatus.PENDING, 0, cancel_requested=False, owner="worker")
     assert int((await redis.hget(state, "lease")) or 0) > 1
     # The accepting service no longer keeps a run that has begun.
     await redis.hset(state, mapping={"attempt": "2", "lease": "1"})

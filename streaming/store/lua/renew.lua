@@ -2,8 +2,8 @@
 --
 -- KEYS  1 stream  2 runs of the conversation  3 run state (hash)
 -- ARGV  1 attempt (0: not begun)  2 TTL (ms)  3 lease (ms)
--- returns {status, attempt, cancel requested (0|1)}, or {'lost'}
-local held = redis.call('HMGET', KEYS[3], 'status', 'attempt', 'cancel')
+-- returns {status, attempt, cancel requested (0|1), owner ('': not begun)}, or {'lost'}
+local held = redis.call('HMGET', KEYS[3], 'status', 'attempt', 'cancel', 'owner')
 if not held[1] then return {'lost'} end
 local active = held[1] == 'pending' or held[1] == 'running'
 -- A lower attempt is a state from before ours (a failover lost it): its next entries tell.
@@ -13,4 +13,4 @@ if active and tonumber(held[2]) <= tonumber(ARGV[1]) then
     string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3])))
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[2]) end
 end
-return {held[1], tonumber(held[2]), held[3] and 1 or 0}
+return {held[1], tonumber(held[2]), held[3] and 1 or 0, held[4] or ''}
