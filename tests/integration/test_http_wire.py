@@ -293,3 +293,11 @@ async def test_a_client_that_takes_nothing_is_dropped(monkeypatch: pytest.Monkey
             connection.sendall(HEALTH + b"\r\n")
             async with asyncio.timeout(PATIENCE):
                 await gone.wait()
+
+
+def test_answers_wait_for_no_acknowledgement() -> None:
+    """Accepted connections send at once, whichever loop serves them: no small piece waits for the one before."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
