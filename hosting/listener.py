@@ -35,8 +35,9 @@ def listen(host: str, port: int) -> socket.socket:
         raise SettingsError(
             "HOST and PORT", f"can't listen on {host}:{port} ({reason}). Set PORT to a free one."
         ) from None
-    # Accepted connections inherit it. asyncio's own loop, unlike uvloop, sets it only where a socket names its
-    # protocol, which this one doesn't; without it an answer in two pieces waits 40 ms for an acknowledgement.
+    # Accepted connections inherit it. asyncio's own loop, unlike uvloop, sets it only where a socket names
+    # its protocol, which this one doesn't; without it an answer in two pieces waits 40 ms for an
+    # acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _watch_clients(listener)
     return listener

@@ -296,7 +296,7 @@ async def test_a_client_that_takes_nothing_is_dropped(monkeypatch: pytest.Monkey
 
 
 def test_answers_wait_for_no_acknowledgement() -> None:
-    """Accepted connections send at once, whichever loop serves them: no small piece waits for the one before."""
+    """Accepted connections send at once, whichever loop serves them: no piece waits for the one before."""
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
