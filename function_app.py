@@ -5,13 +5,15 @@ The platform imports this module and asks ``app`` for its functions. There is no
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from pathlib import Path
 from typing import Final
 
 from redis.asyncio import Redis
 
 from agents import create_agents
-from hosting.functions_app import LONGEST_RUN, LONGEST_SILENCE, StreamingFunctionApp, choose_http
+from hosting.functions_app import StreamingFunctionApp, choose_http
+from hosting.functions_limits import function_timeout, within_platform
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
@@ -28,15 +30,13 @@ from streaming.writing.leases import LeaseKeeper
 #: embeds no Redis of its own: its workers come and go, and several of them read the same streams.
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379"
 
+#: The platform reads it before it imports this module.
+HOST_JSON: Final = Path(__file__).with_name("host.json")
+
 
 def create_app(settings: Settings) -> StreamingFunctionApp:
     """Put the function app together. Nothing is connected before its first use."""
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
-    settings = replace(
-        settings,
-        run_wait_timeout=min(settings.run_wait_timeout, LONGEST_SILENCE),
-        run_timeout=min(settings.run_timeout, LONGEST_RUN),
-    )
 
     def connect_here() -> Redis:
         return connect(redis_url)
@@ -77,4 +77,4 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
     )
 
 
-app = create_app(Settings.from_environment())
+app = create_app(within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)))

@@ -16,7 +16,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, ClassVar, Final, Protocol, cast, get_type_hints
 
 import azure.durable_functions as df  # type: ignore[import-untyped]  # it has no types of its own
@@ -29,6 +28,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from hosting.functions_hub import FunctionsHub
+from hosting.functions_limits import LONGEST_SILENCE
+from hosting.log_format import keep_queries_out_of_access_logs
 from hosting.starlette_requests import read_body, read_request
 from streaming.access_settings import AccessSettings
 from streaming.errors import RequestTimedOut, RequestTooLarge
@@ -43,13 +44,6 @@ _log = logging.getLogger(__name__)
 
 #: The platform puts this before every route; host.json, ``routePrefix``, has to say the same.
 ROUTE_PREFIX: Final = "/api/"
-#: The platform's front end cuts a response that has sent nothing for 230 s: what answers all at once has
-#: to do so before.
-LONGEST_SILENCE: Final = timedelta(seconds=200)
-
-#: The platform ends a function at host.json's ``functionTimeout`` without a word: a run has to end before.
-LONGEST_RUN: Final = timedelta(minutes=55)
-
 _REQUEST: Final = "req"
 _CLIENT: Final = "client"
 
@@ -88,6 +82,7 @@ def choose_http(body_limit: int) -> FunctionsHttp:
             " them live, is not installed"
         )
         return ClassicHttp(body_limit)
+    keep_queries_out_of_access_logs()
     return LiveHttp(body_limit)
 
 
