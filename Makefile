@@ -8,6 +8,8 @@ SOAK_SECONDS = 300
 SOAK_ARGS =
 
 IN_VENV = $(VENV)/bin/python
+# The Azure Functions platform's worker code, for tests; the file says why it is a case of its own.
+FUNCTIONS_RUNTIME = tests/functions_host/requirements.txt
 PIP_INSTALL = $(IN_VENV) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -58,9 +60,10 @@ $(VENV)/.stamp-run: $(VENV)/.stamp-venv requirements.txt
 	@touch $@
 
 # The development requirements include those of the run.
-$(VENV)/.stamp-dev: $(VENV)/.stamp-venv requirements.txt requirements-dev.txt
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv requirements.txt requirements-dev.txt $(FUNCTIONS_RUNTIME)
 	@echo 'Installing what the tests and checks need (once, about half a minute) …'
 	@$(PIP_INSTALL) -r requirements-dev.txt || { $(EXPLAIN_PIP); exit 1; }
+	@$(PIP_INSTALL) --no-deps --ignore-requires-python -r $(FUNCTIONS_RUNTIME) || { $(EXPLAIN_PIP); exit 1; }
 	@touch $(VENV)/.stamp-run $@
 
 EXPLAIN_PIP = echo 'The packages could not be installed (see above). Is the package index reachable?' \

@@ -37,7 +37,18 @@ TRIP: Final = "Plan a 3-day trip to Tokyo"
 _PORTS: Final = range(20_000, 32_000)
 #: What starts a setting's name; a test's service gets none of the tester's.
 _SETTINGS: Final = (
-    *("API_KEYS", "AZURE_", "CONVERSATION_", "CORS_", "DATA_DIR", "DEMO_", "DURABLE_", "EMBEDDED_"),
+    *(
+        "API_KEYS",
+        "AZURE_",
+        "AzureFunctions",
+        "CONVERSATION_",
+        "CORS_",
+        "DATA_DIR",
+        "DEMO_",
+        "DURABLE_",
+        "EMBEDDED_",
+        "FUNCTIONS_",
+    ),
     *("HEALTH_", "HOST", "LOG_LEVEL", "MAX_", "OPENAI_", "PORT", "REDIS_", "RUN_", "STREAM_", "TRUSTED_"),
 )
 #: In the names of keys that tests write by plain commands, as other programs do.

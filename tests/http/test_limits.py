@@ -40,12 +40,12 @@ def client_at(address: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def narrow(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with room for three streams, two of each client, and two runs. Its agents are slow."""
     settings = {"MAX_STREAMS": "3", "MAX_STREAMS_PER_CLIENT": "2", "MAX_RUNS": "2"}
     settings |= {"STREAM_APPEAR_TIMEOUT_SECONDS": "0.1"}
     settings |= {"TRUSTED_PROXIES": "127.0.0.0/8", "DEMO_MODEL_WORDS_PER_SECOND": SLOW}
-    with running_service(tmp_path_factory.mktemp("narrow") / "data", **settings) as running:
+    with running_service(tmp_path_factory.mktemp("narrow") / "data", program=program, **settings) as running:
         yield running
 
 
@@ -85,6 +85,7 @@ async def assert_all_places_are_free(client: httpx.AsyncClient, conversation: st
         await open_as_soon_as_possible(stack, client, conversation, "10.9.9.1", "10.9.9.2", "10.9.9.3")
 
 
+@pytest.mark.standalone
 async def test_too_many_streams(client: httpx.AsyncClient, conversation: str) -> None:
     """A client over its number gets 429, one over that of all 503; a place that was left is free again."""
     async with AsyncExitStack() as stack:
@@ -96,6 +97,7 @@ async def test_too_many_streams(client: httpx.AsyncClient, conversation: str) ->
     await assert_all_places_are_free(client, conversation)
 
 
+@pytest.mark.standalone
 async def test_an_event_source_that_finds_no_room(client: httpx.AsyncClient, conversation: str) -> None:
     """A reconnect is told to come again, by a 200: any other status would stop the browser for good."""
     async with AsyncExitStack() as stack:
@@ -181,11 +183,11 @@ async def read_by_reconnecting(
     return events, responses
 
 
-async def test_a_response_ends_after_its_time(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_response_ends_after_its_time(program: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A response that lasts too long ends with retry, and who comes back loses and doubles nothing."""
     data_dir = tmp_path_factory.mktemp("brief") / "data"
     settings = {"STREAM_MAX_MINUTES": "0.01", "DEMO_MODEL_WORDS_PER_SECOND": "40"}
-    with running_service(data_dir, **settings) as service:
+    with running_service(data_dir, program=program, **settings) as service:
         async with connect_http(service) as client:
             run = await start_run(client, "Hello")
             events, responses = await read_by_reconnecting(client, run["conversation_id"])
@@ -195,10 +197,12 @@ async def test_a_response_ends_after_its_time(tmp_path_factory: pytest.TempPathF
     assert len({event.id for event in events}) == len(events)
 
 
-async def test_a_silent_response_ends(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_silent_response_ends(program: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A stream without entries for too long ends with retry, and as plain text with a note."""
     data_dir = tmp_path_factory.mktemp("silent") / "data"
-    with running_service(data_dir, STREAM_IDLE_MINUTES="0.01", DEMO_MODEL_WORDS_PER_SECOND=FAST) as service:
+    with running_service(
+        data_dir, program=program, STREAM_IDLE_MINUTES="0.01", DEMO_MODEL_WORDS_PER_SECOND=FAST
+    ) as service:
         async with (
             connect_http(service) as client,
             RedisStreamResponseHandler(connect(service.redis_url)) as writer,
@@ -218,10 +222,13 @@ async def _events_and_bytes(client: httpx.AsyncClient, conversation: str) -> tup
         return await stream.rest(), bytes(stream.received)
 
 
-async def test_forwarded_addresses_count_only_from_proxies(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.standalone
+async def test_forwarded_addresses_count_only_from_proxies(
+    program: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Unless a proxy is trusted, a client can't claim another address to get past its limit."""
     data_dir = tmp_path_factory.mktemp("untrusting") / "data"
-    with running_service(data_dir, MAX_STREAMS_PER_CLIENT="1") as service:
+    with running_service(data_dir, program=program, MAX_STREAMS_PER_CLIENT="1") as service:
         async with (
             connect_http(service) as client,
             RedisStreamResponseHandler(connect(service.redis_url)) as writer,

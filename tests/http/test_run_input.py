@@ -202,6 +202,7 @@ def test_too_large_without_a_length(service: Service) -> None:
         assert client.recv(12) == b"HTTP/1.1 413"
 
 
+@pytest.mark.standalone
 @pytest.mark.parametrize("declared", ["999999999999999999", "1048577"])
 def test_too_large_by_its_own_word(service: Service, declared: str) -> None:
     """A body that declares itself too large is refused before it is sent."""
@@ -224,17 +225,22 @@ def test_too_large_by_its_own_word(service: Service, declared: str) -> None:
         ("DELETE", "/api/agents/CallbackAgent/run/known", "run_not_found"),
         ("GET", "/api/agent/stream/known?run=unknown", "run_not_found"),
         ("GET", "/api/agent/stream/unknown", "conversation_not_found"),
-        ("GET", "/api/nothing", "not_found"),
-        ("GET", "/", "not_found"),
-        ("GET", "/api/agent/stream/", "not_found"),
     ],
 )
 async def test_what_is_not_there(http: httpx.AsyncClient, method: str, path: str, code: str) -> None:
-    """An unknown agent, conversation, run or path is a 404 in JSON with a code that says which."""
+    """An unknown agent, conversation or run is a 404 in JSON with a code that says which."""
     await finished_run(http, "Tell me a joke", conversation_id="known")
     check_error(await http.request(method, path), 404, code)
 
 
+@pytest.mark.standalone
+@pytest.mark.parametrize("path", ["/api/nothing", "/", "/api/agent/stream/"])
+async def test_unknown_paths(http: httpx.AsyncClient, path: str) -> None:
+    """An unknown path is a 404 in JSON."""
+    check_error(await http.get(path), 404, "not_found")
+
+
+@pytest.mark.standalone
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -35,23 +35,23 @@ WAIT: Final = {"x-ms-wait-for-response": "true"}
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def guarded(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with keys, tokens, and one origin whose pages may use it."""
     settings = {
         "API_KEYS": f"{OLD_KEY}, {KEY}",
         "STREAM_TOKEN_SECRETS": f"{SECRET},{'only-verifies-' * 5}",
         "CORS_ALLOWED_ORIGINS": PAGE,
     }
-    with running_service(tmp_path_factory.mktemp("guarded") / "data", **settings) as running:
+    with running_service(tmp_path_factory.mktemp("guarded") / "data", program=program, **settings) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def public(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service where everybody may start a conversation, and nobody reads another's; its agents are slow."""
     settings = {"STREAM_TOKEN_SECRETS": SECRET, "DEMO_MODEL_WORDS_PER_SECOND": SLOW}
     settings |= {"RUN_WAIT_TIMEOUT_SECONDS": "0.2", "CORS_ALLOWED_ORIGINS": "*"}
-    with running_service(tmp_path_factory.mktemp("public") / "data", **settings) as running:
+    with running_service(tmp_path_factory.mktemp("public") / "data", program=program, **settings) as running:
         yield running
 
 
@@ -144,10 +144,10 @@ def test_a_start_that_would_not_protect(
     assert not any(secret in finished.stderr for secret in ("hunter2", KEY, SECRET, "blanks"))
 
 
-async def test_health_behind_a_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_health_behind_a_key(program: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """HEALTH_ANONYMOUS=false makes health want a key too."""
     data_dir = tmp_path_factory.mktemp("closed") / "data"
-    with running_service(data_dir, API_KEYS=KEY, HEALTH_ANONYMOUS="false") as service:
+    with running_service(data_dir, program=program, API_KEYS=KEY, HEALTH_ANONYMOUS="false") as service:
         async with connect_http(service) as client:
             assert code_of(await client.get("/api/health")) == (401, "unauthorized")
             assert (await client.get("/api/health", headers=WITH_KEY)).status_code == 200
@@ -276,6 +276,7 @@ async def test_answers_of_failed_waits_carry_the_token(anybody: httpx.AsyncClien
 # ── Pages of other origins ───────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.standalone
 async def test_a_page_of_an_allowed_origin(client: httpx.AsyncClient) -> None:
     """Its preflight passes without any key, for all that our clients send, and it may read our headers."""
     wanted = "authorization,content-type,last-event-id,x-functions-key,x-ms-wait-for-response,x-stream-token"
@@ -293,6 +294,7 @@ async def test_a_page_of_an_allowed_origin(client: httpx.AsyncClient) -> None:
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, PAGE)
 
 
+@pytest.mark.standalone
 async def test_a_page_of_another_origin(client: httpx.AsyncClient) -> None:
     """A page of any other origin is not let in: neither its preflight nor an answer allows it."""
     stranger = {"origin": "https://evil.example.com", "access-control-request-method": "POST"}
@@ -303,6 +305,7 @@ async def test_a_page_of_another_origin(client: httpx.AsyncClient) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.standalone
 async def test_streams_stay_live_for_pages(anybody: httpx.AsyncClient) -> None:
     """A page of any origin, where all may, gets each piece of a stream while the agent still writes."""
     run = (await anybody.post(RUN, content="Plan a trip to Oslo")).json()

@@ -21,9 +21,9 @@ from tests.service import (
 
 
 @pytest.fixture(scope="module")
-def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def forgetful(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose Redis is flushed."""
-    with running_service(tmp_path_factory.mktemp("forgetful") / "data") as running:
+    with running_service(tmp_path_factory.mktemp("forgetful") / "data", program=program) as running:
         yield running
 
 
