@@ -1,4 +1,4 @@
-// What the service needs in Azure: docs/deployment.md. No resource takes a key or a password: the app signs in
+// What the service needs in Azure: docs/deployment.md. No resource takes keys: the app signs in
 // everywhere with one managed identity.
 targetScope = 'subscription'
 
