@@ -21,7 +21,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import REASONING, RESET, TOOL_CALL, TOOL_RESULT, USAGE, NewEntry, RunStatus
 from streaming.errors import RunEnded, RunLost, SequenceGap, StreamUnavailable, WriterRefused
 from streaming.identifiers import new_id
-from streaming.store.run_store import Forgotten
+from streaming.store.run_states import Forgotten
 from streaming.text_joiner import TextJoiner, storable
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason, current_run

@@ -22,7 +22,8 @@ from streaming.entries import READING_EVENTS, StreamChunk
 from streaming.errors import RunLost, StreamingError, StreamUnavailable
 from streaming.identifiers import check_conversation_id, keys_of
 from streaming.reading.reader import StreamReader
-from streaming.store.run_store import Attempt, Forgotten, RunStore
+from streaming.store.run_states import Attempt, Forgotten
+from streaming.store.run_store import RunStore
 from streaming.text_joiner import storable
 from streaming.writing.writer import PATIENCE, RETRY_FIRST, RETRY_MOST
 

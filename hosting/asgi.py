@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 #: How much longer than its time limit a response may take before it is broken off: a client that does not
 #: read keeps it from ending by itself.
 STUCK_GRACE: Final = timedelta(minutes=2)
+#: Where the server's own ``send`` is in a scope.
+_SERVER_SEND: Final = "agent_stream.server_send"
 #: What our clients send, beyond what every page may.
 _CORS_REQUEST_HEADERS: Final = (
     "accept",
@@ -61,7 +63,7 @@ def create_app(endpoints: Endpoints) -> Starlette:
     routes = [
         StarletteRoute(route.path, _handler(route, endpoints), methods=[route.method]) for route in ROUTES
     ]
-    app = Starlette(
+    app = _App(
         routes=routes,
         exception_handlers={HTTPException: _http_error},
         middleware=_cors(endpoints.settings.access.cors_origins),
@@ -111,13 +113,20 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     return _Answer(json_response(error.status_code, content, error.headers), STUCK_GRACE)
 
 
+class _App(Starlette):
+    """Leaves the server's own ``send`` where a stream finds it: its pieces need nothing of what is around."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_SERVER_SEND] = send
+        await super().__call__(scope, receive, send)
+
+
 class _Answer(Response):
     """Sends an ``HttpResponse``; one that streams ends when the client leaves, or has taken too long."""
 
     def __init__(self, response: HttpResponse, longest: timedelta) -> None:
         self._longest = longest.total_seconds()
         self._pieces = response.body if isinstance(response.body, AsyncGenerator) else None
-        self._is_head = False
         whole = response.body if isinstance(response.body, bytes) else None
         super().__init__(content=whole, status_code=response.status, headers=dict(response.headers))
         if self._pieces is not None:
@@ -127,32 +136,33 @@ class _Answer(Response):
         if self._pieces is None:
             await super().__call__(scope, receive, send)
             return
-        self._is_head = scope["method"] == "HEAD"
-        sending = asyncio.create_task(self._send(self._pieces, send), name="stream-response")
-        leaving = asyncio.create_task(_until_client_leaves(receive), name="client-watch")
-        try:
-            await asyncio.wait({sending, leaving}, timeout=self._longest, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done() and not sending.cancelled() and (error := sending.exception()) is not None:
-                # The connection is closed without the response's end, so its client comes back.
-                _log.error("response broke off: error=%s", type(error).__name__)
-        finally:
-            await cancel_and_wait((sending, leaving))
-            # A task that was cancelled before its first step has closed nothing.
-            await self._pieces.aclose()
-
-    async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        await send(start)
-        if self._is_head:
-            await pieces.aclose()
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        async with aclosing(pieces):
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        watch: set[asyncio.Task[None]] = set()
+        try:
+            async with asyncio.timeout(self._longest) as limit, aclosing(self._pieces):
+                await send(start)
+                watch.add(asyncio.create_task(_until_client_leaves(receive, limit), name="client-watch"))
+                if scope["method"] != "HEAD":
+                    await self._send(self._pieces, scope[_SERVER_SEND], limit)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            # The client has left, or has taken too long.
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever broke, its client comes back
+            # The connection is closed without the response's end.
+            _log.error("response broke off: error=%s", type(error).__name__)
+        finally:
+            await cancel_and_wait(watch)
+
+    async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send, limit: asyncio.Timeout) -> None:
+        async for piece in pieces:
+            # Up to Python 3.11 the driver swallows a cancel that meets a reply.
+            if limit.expired():
+                raise TimeoutError
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
-async def _until_client_leaves(receive: Receive) -> None:
+async def _until_client_leaves(receive: Receive, limit: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    limit.reschedule(asyncio.get_running_loop().time())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from streaming.identifiers import EntryId, parse_entry_id
@@ -41,6 +41,10 @@ USAGE: Final = "usage"
 READING_EVENTS: Final = frozenset({RESET, GAP})
 
 
+#: An entry that has none of these fields is a piece of text.
+_OTHER_THAN_TEXT: Final = frozenset({"type", "done", "error"})
+
+
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
     """One entry as a reader sees it.
@@ -66,11 +70,17 @@ class StreamChunk:
     status: RunStatus | None = None
     #: ``False``: told by the reader itself; it is not stored, and doesn't move the cursor.
     is_entry: bool = True
+    #: What it is to every client that speaks server-sent events, once that is known: its readers share it.
+    encoded: bytes | None = field(default=None, init=False, compare=False, repr=False)
+    _id: EntryId | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def id(self) -> EntryId:
         """The entry id as one that can be compared."""
-        return parse_entry_id(self.entry_id)
+        if self._id is None:
+            # Each of a stream's readers asks for it.
+            object.__setattr__(self, "_id", parse_entry_id(self.entry_id))
+        return self._id  # type: ignore[return-value]  # set above
 
     @property
     def is_terminal(self) -> bool:
@@ -126,12 +136,26 @@ def decode_entry(entry_id: str | bytes, fields: Mapping[Any, Any] | Sequence[Any
     """
     pairs = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=False)
     values = {_text(name): _text(value) for name, value in pairs}
+    return chunk_of(_text(entry_id), values)
+
+
+def chunk_of(entry_id: str, values: Mapping[str, str]) -> StreamChunk:
+    """Read an entry whose fields are text."""
+    if not _OTHER_THAN_TEXT & values.keys():
+        return StreamChunk(
+            entry_id=entry_id,
+            text=values.get("text"),
+            run=values.get("run"),
+            attempt=_number(values.get("attempt")) or 1,
+            sequence=_number(values.get("sequence")),
+            timestamp=_number(values.get("timestamp")),
+        )
     kind = values.get("type")
     error = values.get("error") or None
     is_done = values.get("done") == "true" and error is None
     terminal = is_done or error is not None
     return StreamChunk(
-        entry_id=_text(entry_id),
+        entry_id=entry_id,
         text=None if terminal or kind is not None else values.get("text"),
         is_done=is_done,
         error=error,

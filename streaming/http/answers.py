@@ -11,7 +11,7 @@ from streaming.durable_answer import Restore
 from streaming.entries import RESET, RunStatus, StreamChunk
 from streaming.errors import StreamUnavailable, WaitTimedOut
 from streaming.reading.reader import StreamReader
-from streaming.store.run_store import RunState
+from streaming.store.run_states import RunState
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ async def as_server_sent_events(
     sent_at = loop.time()
     async with aclosing(opened) as batches:
         async for batch in batches:
-            body = b"".join(_event(chunk, all_events=all_events) for chunk in batch)
+            body = b"".join([_event(chunk, all_events) for chunk in batch])
             # Typed entries that this client did not ask for are no sign of life to it.
             if not body and (not batch or loop.time() - sent_at >= HEARTBEAT.total_seconds()):
                 body = encode_comment("heartbeat")
@@ -50,7 +50,16 @@ async def as_server_sent_events(
         yield encode_retry(RECONNECT_MS)
 
 
-def _event(chunk: StreamChunk, *, all_events: bool) -> bytes:
+def _event(chunk: StreamChunk, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
+    if chunk.encoded is not None:
+        return chunk.encoded
+    encoded = _encode(chunk, all_events=all_events)
+    if chunk.type is None:
+        object.__setattr__(chunk, "encoded", encoded)
+    return encoded
+
+
+def _encode(chunk: StreamChunk, *, all_events: bool) -> bytes:
     if chunk.error is not None:
         error = to_json({"code": chunk.code, "message": chunk.error})
         return encode_event("error", error, entry_id=chunk.entry_id)

@@ -40,7 +40,8 @@ from streaming.identifiers import check_conversation_id, check_run_id, new_id
 from streaming.reading.reader import HEARTBEAT, StreamReader
 from streaming.settings import Settings
 from streaming.sse import CONTENT_TYPE, encode_retry
-from streaming.store.run_store import RunState, RunStore
+from streaming.store.run_states import RunState
+from streaming.store.run_store import RunStore
 from streaming.store.trouble import describe
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.restorer import StreamRestorer

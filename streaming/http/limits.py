@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -84,6 +84,10 @@ class CountedBody(AsyncGenerator[bytes, None]):
     def __init__(self, pieces: AsyncGenerator[bytes, None], place: StreamPlace) -> None:
         self._pieces = pieces
         self._place = place
+
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        """The next piece. Who stops at the end, or before it, closes: that gives the place back."""
+        return self._pieces.__anext__()
 
     async def asend(self, value: None) -> bytes:
         """The next piece."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from streaming.entries import RunStatus
 from streaming.http.answers import Answer
-from streaming.store.run_store import RunState
+from streaming.store.run_states import RunState
 
 #: Words of the durable task world, which clients of the framework know.
 _STATUS_WORDS: Final = {

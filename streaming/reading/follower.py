@@ -1,8 +1,9 @@
 """Live entries for all readers of one event loop.
 
-One subscription connection hears, for every followed stream, that something was appended (the append script
-publishes it); then one round trip reads all woken streams, and a stream's readers share what came. Writers
-that publish nothing (any program may ``XADD``) are followed by one blocking read over their streams.
+One subscription connection hears of every append to a followed stream. The message carries the entries and
+names the one before them; where that is not the newest one that is known, something was missed, and one round
+trip reads all streams of which that is so. A stream's readers share what came. Writers that publish nothing
+(any program may ``XADD``) are followed by one blocking read over their streams.
 
 On a cluster each stream is read by a command of its own, and writers that publish nothing are followed by
 looking again and again: one command can't take keys of several slots. Reasons: docs/decisions/0007.
@@ -13,29 +14,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from bisect import bisect_right
-from collections import deque
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
 from streaming.connections import is_cluster, subscription
-from streaming.entries import StreamChunk
-from streaming.identifiers import FIRST, EntryId, Keys
-from streaming.reading.liveness import ProducerWatch
+from streaming.identifiers import Keys
+from streaming.reading.live_stream import LiveStream
 from streaming.store.stored_entries import PAGE, decode_page, newest_entry
 
 _log = logging.getLogger(__name__)
 
-#: Entries of a stream kept in memory for its readers; one that falls behind pages from Redis instead.
-RING_ENTRIES: Final = 1_000
 #: Streams read in one round trip.
 STREAMS_AT_ONCE: Final = 100
 #: A blocking read returns after this time at the latest. Below the driver's default socket timeout of 5 s,
@@ -48,64 +46,12 @@ LOOK_INTERVAL: Final = timedelta(milliseconds=250)
 IDLE_CHANNEL: Final = "agent-stream-idle"
 #: The listening task sends a sign of life this often: networks drop silent connections without a word.
 PING_INTERVAL: Final = timedelta(seconds=30)
+#: Waiting readers are looked through this often for those that have waited long enough.
+PATROL_INTERVAL: Final = timedelta(milliseconds=250)
+#: Messages that are taken from the subscription before other tasks have a turn.
+MESSAGES_AT_ONCE: Final = 200
 #: After trouble with Redis, the next try comes after this pause.
 RETRY_PAUSE: Final = timedelta(milliseconds=200)
-
-
-class LiveStream:
-    """The newest entries of one followed stream. Covers everything after ``start``."""
-
-    def __init__(self, keys: Keys) -> None:
-        self.keys = keys
-        self.start: EntryId = FIRST
-        self.tail: EntryId = FIRST
-        self.readers = 0
-        self.foreign_readers = 0
-        self.is_ready = False
-        #: One watch for each run that is read (``None``: the latest), shared by its readers.
-        self.watches: dict[str | None, ProducerWatch] = {}
-        self.preparing = asyncio.Lock()
-        self._ids: deque[EntryId] = deque()
-        self._entries: deque[StreamChunk] = deque()
-        self._waiters: set[asyncio.Future[None]] = set()
-
-    def covers(self, cursor: EntryId) -> bool:
-        """Whether memory holds everything after the cursor."""
-        return cursor >= self.start
-
-    def after(self, cursor: EntryId) -> list[StreamChunk]:
-        """The entries after a cursor that is covered."""
-        if cursor >= self.tail:
-            return []
-        return list(islice(self._entries, bisect_right(self._ids, cursor), None))
-
-    async def wait(self, timeout: float) -> bool:
-        """Wait for something new. ``False``: nothing came within ``timeout`` seconds."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        handle = asyncio.get_running_loop().call_later(timeout, _wake, waiter)
-        try:
-            await waiter
-            return not handle.cancelled() and handle.when() > asyncio.get_running_loop().time()
-        finally:
-            handle.cancel()
-            self._waiters.discard(waiter)
-
-    def wake(self) -> None:
-        """Let all waiting readers look again."""
-        for waiter in self._waiters:
-            _wake(waiter)
-
-    def add(self, entries: list[StreamChunk]) -> None:
-        """Take entries that were read after ``tail``."""
-        for entry in entries:
-            self.tail = entry.id
-            self._ids.append(self.tail)
-            self._entries.append(entry)
-        while len(self._entries) > RING_ENTRIES:
-            self.start = self._ids.popleft()
-            self._entries.popleft()
-        self.wake()
 
 
 @contextlib.contextmanager
@@ -115,11 +61,6 @@ def _closed_underneath() -> Iterator[None]:
         yield
     except (AttributeError, RuntimeError, OSError) as error:
         raise RedisConnectionError("The subscription's connection was closed.") from error
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 class StreamFollower:
@@ -209,6 +150,7 @@ class StreamFollower:
                 stream.start = stream.tail = newest.id
             stream.is_ready = True
         self._ensure_task("stream-wakeups", self._listen)
+        self._ensure_task("stream-patrol", self._patrol)
         self._ensure_task("stream-reads", self._read_woken)
 
     async def _unsubscribe(self, channel: str) -> None:
@@ -242,14 +184,49 @@ class StreamFollower:
         while not self._closed:
             raise_if_cancelled()
             try:
-                message = await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds())
+                # Connects, subscribes again after trouble, and says that all is well now and then.
+                self._take_heard(await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds()))
+                await self._hear_more()
             except Exception as error:  # noqa: BLE001 - readers hear of nothing without this task
                 _log.warning("stream subscription broke, reconnecting: error=%s", type(error).__name__)
                 await asyncio.sleep(RETRY_PAUSE.total_seconds())
-                continue
-            if message is not None and message["type"] in ("message", "subscribe"):
-                channel = message["channel"]
-                self._mark_woken(channel if isinstance(channel, str) else bytes(channel).decode())
+
+    async def _hear_more(self) -> None:
+        """Take messages as they come, past the driver's timers and retries, for a while."""
+        # It is none before the first subscription, whatever its type says.
+        connection = cast("AbstractConnection | None", self._pubsub.connection)
+        if connection is None or not connection.is_connected:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PING_INTERVAL.total_seconds()):
+                while True:
+                    for _ in range(MESSAGES_AT_ONCE):
+                        raw = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+                        if raw[0] in (b"message", "message"):
+                            self._hear(raw[1], raw[2])
+                        else:
+                            self._take_heard(await self._pubsub.handle_message(raw))  # type: ignore[no-untyped-call]
+                    # The driver does not wait while there is something to read.
+                    await asyncio.sleep(0)
+
+    def _take_heard(self, message: dict[str, Any] | None) -> None:
+        if message is not None and message["type"] in ("message", "subscribe"):
+            self._hear(message["channel"], message["data"] if message["type"] == "message" else b"")
+
+    def _hear(self, channel: str | bytes, message: object) -> None:
+        stream = self._streams.get(channel if isinstance(channel, str) else channel.decode())
+        if stream is None:
+            return
+        carried = message if isinstance(message, bytes) else str(message).encode()
+        if not stream.take_message(carried):
+            self._mark_woken(stream.keys.channel)
+
+    async def _patrol(self) -> None:
+        while not self._closed:
+            await asyncio.sleep(PATROL_INTERVAL.total_seconds())
+            now = asyncio.get_running_loop().time()
+            for stream in list(self._streams.values()):
+                stream.patrol(now)
 
     async def _read_woken(self) -> None:
         while not self._closed:

@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 from streaming.durable_answer import Restore
 from streaming.entries import NewEntry, RunStatus
 from streaming.errors import TaskHubUnavailable
-from streaming.store.run_store import RunState, RunStore, Settlement
+from streaming.store.run_states import RunState, Settlement
+from streaming.store.run_store import RunStore
 
 _log = logging.getLogger(__name__)
 

@@ -16,10 +16,12 @@ from streaming.durable_answer import Restore
 from streaming.entries import GAP, RESET, StreamChunk
 from streaming.errors import StreamingError
 from streaming.identifiers import EntryId, keys_of
-from streaming.reading.follower import RETRY_PAUSE, LiveStream, StreamFollower
+from streaming.reading.follower import RETRY_PAUSE, StreamFollower
+from streaming.reading.live_stream import LiveStream
 from streaming.reading.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
 from streaming.reading.span import Span
-from streaming.store.run_store import RunState, RunStore
+from streaming.store.run_states import RunState
+from streaming.store.run_store import RunStore
 from streaming.store.stored_entries import PAGE, entries_after
 
 _log = logging.getLogger(__name__)
@@ -84,6 +86,9 @@ class OpenStream:
         self._live: LiveStream | None = None
         self._foreign = False
         self._run_has_ended = False
+        #: Nothing came for a while: it is time to look whether something still can.
+        self._is_overdue = False
+        self._look_interval = min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())
         self._silent_since = 0.0
         self.cut_short = False
 
@@ -100,8 +105,17 @@ class OpenStream:
         """The next batch. No generators here: one that its reader leaves behind would be left open inside."""
         try:
             while not self._ended:
-                shown = await self._advance()
-                await self._let_go_if_ended()
+                live = self._at_hand()
+                if live is None:
+                    shown = await self._advance()
+                elif batch := live.after(self._cursor):
+                    shown = await self._present(batch)
+                else:
+                    self._is_overdue = not await live.wait(self._look_interval)
+                    continue
+                if self._is_over():
+                    # Before the last batch is given: its reader may never ask again.
+                    await self.aclose()
                 if shown is not None:
                     return shown
         except BaseException:
@@ -116,10 +130,15 @@ class OpenStream:
         if live is not None:
             await self._follower.release(live, foreign=self._foreign)
 
-    async def _let_go_if_ended(self) -> None:
-        """Before the last batch is given: its reader may never ask again."""
-        if self._ended:
-            await self.aclose()
+    def _is_over(self) -> bool:
+        return self._ended
+
+    def _at_hand(self) -> LiveStream | None:
+        """The entries in memory, where they are all that this reader needs; ``None``: there is more to do."""
+        live = self._live
+        if live is None or self._is_overdue or self._run_has_ended or self._follower.closed or self.cut_short:
+            return None
+        return live if live.covers(self._cursor) else None
 
     async def _advance(self) -> list[StreamChunk] | None:
         """One step: a batch to show, or ``None`` where this step has none."""
@@ -137,8 +156,10 @@ class OpenStream:
                     _reset(self._cursor, self._span.run, "the cursor's entry is gone: all of it comes again")
                 ]
         batch = await (self._replay() if self._replaying else self._follow_on())
-        if batch is None:
-            return None
+        return None if batch is None else await self._present(batch)
+
+    async def _present(self, batch: list[StreamChunk]) -> list[StreamChunk] | None:
+        """What a batch has for this reader; notices the end."""
         shown, at_end = self._show(batch)
         if at_end and not await self._goes_on():
             self._ended = True
@@ -178,9 +199,9 @@ class OpenStream:
         batch = live.after(self._cursor)
         if batch:
             return batch
-        run_has_ended, self._run_has_ended = self._run_has_ended, False
-        if not run_has_ended and await live.wait(min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())):
+        if not self._is_overdue and not self._run_has_ended:
             return None
+        self._is_overdue = self._run_has_ended = False
         return await self._look_after(live)
 
     async def _look_after(self, live: LiveStream) -> list[StreamChunk] | None:
@@ -273,6 +294,11 @@ class OpenStream:
         """The sequence that should be here; ``None`` where a run, or one of its attempts, begins."""
         if chunk.run is None or chunk.sequence is None:
             return None
+        known = self._expected.get(chunk.run)
+        if known == (chunk.attempt, chunk.sequence) and chunk.type is None and not chunk.is_terminal:
+            # Nearly always: the next one.
+            self._expected[chunk.run] = (chunk.attempt, chunk.sequence + 1)
+            return chunk.sequence
         attempt, expected = self._expected.pop(chunk.run, (chunk.attempt, None))
         if attempt != chunk.attempt or chunk.type == RESET:
             expected = None

@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 
 from streaming.errors import InvalidCursor, RunNotFound
 from streaming.identifiers import FIRST, EntryId, keys_of, parse_entry_id
-from streaming.store.run_store import RunState, RunStore
+from streaming.store.run_states import RunState
+from streaming.store.run_store import RunStore
 from streaming.store.stored_entries import (
     PAGE,
     entries_after,

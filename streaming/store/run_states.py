@@ -2,9 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from dataclasses import dataclass, field
 
 from streaming.entries import RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What is known of one run."""
+
+    conversation_id: str
+    run: str
+    agent: str
+    status: RunStatus
+    #: 0 before the first attempt.
+    attempt: int
+    #: Entries of the current attempt so far.
+    entries: int
+    #: The run's entries come after this entry id.
+    start: str
+    #: The terminal's entry id.
+    terminal: str | None
+    #: Unix times in milliseconds, by the clock of Redis.
+    created: int
+    started: int | None
+    ended: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The right to append to a run, until a later attempt takes it over."""
+
+    conversation_id: str
+    run: str
+    number: int
+    next_sequence: int
+    cancel_requested: bool = False
+    #: Names the execution that holds it: after a flush, two may have the same number.
+    owner: str = ""
+    #: The time when this was asked for, Unix time in milliseconds by the clock of Redis.
+    began: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """An attempt of which Redis has forgotten entries that it had acknowledged."""
+
+    attempt: Attempt
+    #: No entry of it that a reader may have has an id beyond this Unix time in milliseconds.
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append did."""
+
+    #: Ids of the batch's entries in order; ``""`` for one that was stored before and is trimmed by now.
+    entry_ids: list[str]
+    cancel_requested: bool
+
+
+class Settlement(enum.StrEnum):
+    """What became of an attempt to end a run whose producer may be gone."""
+
+    SETTLED = "settled"
+    LAPSED = "lapsed"
+    ALIVE = "alive"
+    CHANGED = "changed"
+    ENDED = "ended"
+    LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,18 @@ replies into values and errors.
 
 from __future__ import annotations
 
-import enum
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from streaming.connections import execute_together
+from streaming.connections import is_cluster
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
-from streaming.store.run_states import Renewal
+from streaming.store.run_states import Appended, Attempt, Forgotten, Renewal, RunState, Settlement
+from streaming.store.scripts import Scripts
 from streaming.store.stored_entries import entry_at
 
 #: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
@@ -36,77 +30,12 @@ RUNS_REMEMBERED: Final = 100
 REPLICA_TIMEOUT: Final = timedelta(seconds=1)
 #: Workers hear of a cancel on this channel at once; the flag in the run's state is what counts.
 CONTROL_CHANNEL: Final = "agent-stream-control"
+#: Wake-ups carry the entries themselves up to this size, so that readers need not ask. More is read from the
+#: stream: a burst in the subscription's buffer would have Redis drop the subscriber.
+CARRIED_BYTES: Final = 8_192
 #: Written to see whether Redis takes writes, and gone soon after.
 PROBE_KEY: Final = "{agent-stream:}:probe"
 PROBE_TTL: Final = timedelta(seconds=1)
-
-_SCRIPTS: Final = Path(__file__).with_name("lua")
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """What is known of one run."""
-
-    conversation_id: str
-    run: str
-    agent: str
-    status: RunStatus
-    #: 0 before the first attempt.
-    attempt: int
-    #: Entries of the current attempt so far.
-    entries: int
-    #: The run's entries come after this entry id.
-    start: str
-    #: The terminal's entry id.
-    terminal: str | None
-    #: Unix times in milliseconds, by the clock of Redis.
-    created: int
-    started: int | None
-    ended: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The right to append to a run, until a later attempt takes it over."""
-
-    conversation_id: str
-    run: str
-    number: int
-    next_sequence: int
-    cancel_requested: bool = False
-    #: Names the execution that holds it: after a flush, two may have the same number.
-    owner: str = ""
-    #: The time when this was asked for, Unix time in milliseconds by the clock of Redis.
-    began: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """An attempt of which Redis has forgotten entries that it had acknowledged."""
-
-    attempt: Attempt
-    #: No entry of it that a reader may have has an id beyond this Unix time in milliseconds.
-    newest: int
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What an append did."""
-
-    #: Ids of the batch's entries in order; ``""`` for one that was stored before and is trimmed by now.
-    entry_ids: list[str]
-    cancel_requested: bool
-
-
-class Settlement(enum.StrEnum):
-    """What became of an attempt to end a run whose producer may be gone."""
-
-    SETTLED = "settled"
-    LAPSED = "lapsed"
-    ALIVE = "alive"
-    CHANGED = "changed"
-    ENDED = "ended"
-    LOST = "lost"
 
 
 class RunStore:
@@ -121,8 +50,10 @@ class RunStore:
             wait_replicas: An append counts only when so many replicas have it.
         """
         self._redis = redis
-        self._wait_replicas = wait_replicas
+        self._scripts = Scripts(redis, wait_replicas=wait_replicas)
         self._ttl = _milliseconds(stream_ttl)
+        # A cluster passes every message on to all of its nodes.
+        self._carried = 0 if is_cluster(redis) else CARRIED_BYTES
 
     async def register(self, conversation_id: str, run: str, agent: str, *, attempt: int = 0) -> RunState:
         """Make a run known before its agent is told of it. Registering it again changes nothing.
@@ -139,7 +70,7 @@ class RunStore:
         keys = keys_of(conversation_id)
         # Twice: Redis may be flushed between the two calls.
         for _ in range(2):
-            await self._call(
+            await self._scripts.call(
                 "register",
                 [keys.stream, keys.runs, keys.run(run)],
                 [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel, attempt],
@@ -176,7 +107,7 @@ class RunStore:
             RunLost: there is no such run.
         """
         keys = keys_of(conversation_id)
-        reply = await self._call(
+        reply = await self._scripts.call(
             "begin",
             [keys.stream, keys.run(run)],
             [
@@ -209,20 +140,23 @@ class RunStore:
         terminal = entries[-1].status
         arguments: list[str | int] = [attempt.run, attempt.number, attempt.owner, first]
         arguments += [self._ttl, keys.channel]
-        arguments += [terminal.value if terminal else "", len(entries)]
+        arguments += [terminal.value if terminal else "", len(entries), self._carried]
         for entry in entries:
             fields = entry.fields()
             arguments.append(len(fields))
             arguments += fields
-        call = self._call_replicated if self._wait_replicas else self._call
-        reply = await call("append", [keys.stream, keys.run(attempt.run)], arguments)
+        reply = await self._scripts.call(
+            "append", [keys.stream, keys.run(attempt.run)], arguments, is_replicated=True
+        )
         _raise_refusal(reply, first=first)
         return Appended([_str(entry_id) for entry_id in reply[2:]], bool(reply[1]))
 
     async def append_anonymous(self, conversation_id: str, fields: Sequence[str]) -> str:
         """Append one entry that belongs to no registered run. Returns its id."""
         keys = keys_of(conversation_id)
-        return _str(await self._call("append_anonymous", [keys.stream], [self._ttl, keys.channel, *fields]))
+        return _str(
+            await self._scripts.call("append_anonymous", [keys.stream], [self._ttl, keys.channel, *fields])
+        )
 
     async def settle(
         self, state: RunState, outcome: NewEntry, *, patience: timedelta | None, confirm: bool = True
@@ -237,7 +171,7 @@ class RunStore:
         """
         keys = keys_of(state.conversation_id)
         status = outcome.status or RunStatus.INTERRUPTED
-        reply = await self._call(
+        reply = await self._scripts.call(
             "settle",
             [keys.stream, keys.run(state.run)],
             [
@@ -268,7 +202,7 @@ class RunStore:
     async def renew(self, conversation_id: str, run: str, attempt: int) -> Renewal | None:
         """Renew the lease and slide the TTL of the run's keys; ``None``: the run is gone."""
         keys = keys_of(conversation_id)
-        reply = await self._call(
+        reply = await self._scripts.call(
             "renew",
             [keys.stream, keys.runs, keys.run(run)],
             [attempt, self._ttl, _milliseconds(LEASE)],
@@ -280,7 +214,7 @@ class RunStore:
     async def request_cancel(self, conversation_id: str, run: str) -> RunStatus | None:
         """Ask a run to stop. Returns where it stood; ``None`` if there is no such run."""
         key = keys_of(conversation_id).run(run)
-        reply = await self._call("cancel", [key], [CONTROL_CHANNEL, conversation_id, run])
+        reply = await self._scripts.call("cancel", [key], [CONTROL_CHANNEL, conversation_id, run])
         status = _str(reply[0])
         return None if status == "lost" else RunStatus(status)
 
@@ -337,38 +271,6 @@ class RunStore:
             if state is not None and not state.status.is_terminal:
                 found.append(state)
         return found
-
-    async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        source, digest = _script(name)
-        try:
-            return await self._redis.evalsha(digest, len(keys), *keys, *arguments)
-        except NoScriptError:
-            # A server that never saw it: new, restarted, or a replica that became the master. It keeps it.
-            return await self._redis.eval(source, len(keys), *keys, *arguments)
-
-    async def _call_replicated(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        """As ``_call``, and wait for replicas: https://redis.io/docs/latest/commands/wait/.
-
-        ``WAIT`` speaks of its own connection. A repeated append writes there too: it renews the TTLs.
-        """
-        source, digest = _script(name)
-        wait = ("WAIT", self._wait_replicas, _milliseconds(REPLICA_TIMEOUT))
-        call = (len(keys), *keys, *arguments)
-        reply, replicas = await execute_together(self._redis, keys[0], ("EVALSHA", digest, *call), wait)
-        if isinstance(reply, NoScriptError):
-            reply, replicas = await execute_together(self._redis, keys[0], ("EVAL", source, *call), wait)
-        if isinstance(error := reply if isinstance(reply, RedisError) else replicas, RedisError):
-            raise error
-        if _str(reply[0]) == "ok" and int(replicas) < self._wait_replicas:
-            raise RedisTimeoutError(f"{replicas} replicas have it, {self._wait_replicas} are wanted.")
-        return reply
-
-
-@cache
-def _script(name: str) -> tuple[str, str]:
-    """A script and what the server calls it."""
-    source = (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
-    return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:

@@ -18,7 +18,8 @@ from redis.exceptions import RedisError
 
 from streaming.entries import NewEntry
 from streaming.errors import StreamUnavailable, WriterRefused
-from streaming.store.run_store import Appended, Attempt, Forgotten, RunStore
+from streaming.store.run_states import Appended, Attempt, Forgotten
+from streaming.store.run_store import RunStore
 
 _log = logging.getLogger(__name__)
 

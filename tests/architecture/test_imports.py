@@ -37,8 +37,10 @@ _PARTS: Final = (
 )
 
 ROOMS: Final = {
-    # Azure's packages only to sign in to a Redis there.
-    "streaming": Room(ours=(), others=("azure", "jwt", "redis", "redis_entraid", "yaml")),
+    # Azure's packages only to sign in to a Redis there; hiredis and msgspec for what is on the wire.
+    "streaming": Room(
+        ours=(), others=("azure", "hiredis", "jwt", "msgspec", "redis", "redis_entraid", "yaml")
+    ),
     "redis_stream_response_handler": Room(ours=("streaming",), others=("redis",)),
     "redis_callback": Room(
         ours=("redis_stream_response_handler", "streaming"),

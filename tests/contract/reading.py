@@ -13,7 +13,7 @@ from streaming.connections import is_cluster
 from streaming.entries import NewEntry, RunStatus, StreamChunk
 from streaming.identifiers import keys_of
 from streaming.reading.open_stream import OpenStream
-from streaming.store.run_store import Attempt
+from streaming.store.run_states import Attempt
 
 #: Nothing here takes a tenth of it; a hang is to fail, not to last.
 BOUND = 10.0

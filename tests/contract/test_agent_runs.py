@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from hosting.durable_state import find_answer
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry, RunStatus, StreamChunk
-from streaming.store.run_store import Appended, Attempt
+from streaming.store.run_states import Appended, Attempt
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.conftest import TTL
 from tests.contract.reading import read_all, subscribers, text_of, until

@@ -13,7 +13,7 @@ from streaming.entries import NewEntry, RunStatus
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
 from streaming.reading.liveness import interrupted
-from streaming.store.run_store import Settlement
+from streaming.store.run_states import Settlement
 from tests.contract.conftest import TTL
 from tests.contract.reading import COMPLETED, begin, complete_run, read_all, text, text_of
 

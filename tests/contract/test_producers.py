@@ -15,7 +15,8 @@ from streaming.entries import RunStatus
 from streaming.errors import AttemptFenced, RunEnded, RunLost
 from streaming.identifiers import keys_of
 from streaming.reading.liveness import interrupted
-from streaming.store.run_store import Forgotten, RunStore
+from streaming.store.run_states import Forgotten
+from streaming.store.run_store import RunStore
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason
 from streaming.writing.writer import RunWriter

@@ -16,7 +16,7 @@ from streaming.cancellation import cancel_and_wait
 from streaming.entries import RunStatus
 from streaming.errors import ConversationNotFound, InvalidCursor, RunNotFound
 from streaming.identifiers import keys_of
-from streaming.reading.follower import RING_ENTRIES
+from streaming.reading.live_stream import RING_ENTRIES
 from tests.contract.conftest import TTL
 from tests.contract.reading import (
     COMPLETED,

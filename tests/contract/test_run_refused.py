@@ -16,7 +16,8 @@ from streaming.http.endpoints import Endpoints
 from streaming.http.messages import HttpRequest
 from streaming.http.task_hub import RunRequest
 from streaming.settings import Settings
-from streaming.store.run_store import RunState, RunStore
+from streaming.store.run_states import RunState
+from streaming.store.run_store import RunStore
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.conftest import TTL
 

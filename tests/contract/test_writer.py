@@ -13,7 +13,8 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry
 from streaming.errors import AttemptFenced, StreamUnavailable
-from streaming.store.run_store import Appended, Attempt, RunStore
+from streaming.store.run_states import Appended, Attempt
+from streaming.store.run_store import RunStore
 from streaming.writing import writer as writer_module
 from streaming.writing.writer import BATCH_ENTRIES, RunWriter
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of

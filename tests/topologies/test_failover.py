@@ -15,7 +15,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.entries import RunStatus, StreamChunk
 from streaming.identifiers import keys_of
-from streaming.store.run_store import Appended
+from streaming.store.run_states import Appended
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.reading import text_of
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, Step, said

@@ -5,6 +5,7 @@
 -- KEYS  1 stream  2 run state (hash)
 -- ARGV  1 run id  2 attempt  3 owner of the attempt  4 sequence of the batch's first entry  5 TTL (ms)
 --       6 wake-up channel  7 terminal status, or ''  8 number of entries
+--       9 bytes up to which the wake-up carries the entries themselves (0: never)
 --       then for each entry: n, followed by n strings: field, value, field, value ...
 --       (the first pair is text; a terminal entry is the batch's last)
 -- returns  {'ok', cancel requested (0|1), id, id ...}   ids of all entries, those stored before included
@@ -15,6 +16,7 @@
 local stream, state = KEYS[1], KEYS[2]
 local run, attempt, owner, first = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local ttl, channel, terminal, count = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local carried = tonumber(ARGV[9])
 
 local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel', 'owner')
 if not held[1] then return {'lost'} end
@@ -59,17 +61,24 @@ end
 
 -- The counter first: were it refused (ACL) after the entries, a repeated batch would add them again.
 if stored < count then redis.call('HSET', state, 'next', first + count) end
-local at, last_id, refused = 9, nil, nil
+local at, last_id, refused = 10, nil, nil
+-- The wake-up: the stream's newest entry before these, then id, fields, id, fields ... A reader whose newest entry
+-- is another has missed something, and reads the stream.
+local message, size = {'0-0'}, 0
+if stored < count and carried > 0 then
+  local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  if newest then message[1] = newest[1] end
+end
 for i = 0, count - 1 do
   local n = tonumber(ARGV[at])
   if i >= stored then
-    local fields = {ARGV[at + 1], ARGV[at + 2], 'sequence', first + i}
+    local fields = {ARGV[at + 1], ARGV[at + 2], 'sequence', string.format('%.0f', first + i)}
     for j = at + 3, at + n do fields[#fields + 1] = ARGV[j] end
     fields[#fields + 1] = 'run'
     fields[#fields + 1] = run
     if attempt > 1 then
       fields[#fields + 1] = 'attempt'
-      fields[#fields + 1] = attempt
+      fields[#fields + 1] = ARGV[2]
     end
     local id
     if next_sequence == 0 then
@@ -85,6 +94,11 @@ for i = 0, count - 1 do
     end
     last_id = id
     reply[i + 3] = id
+    if carried > 0 and size <= carried then
+      for _, field in ipairs(fields) do size = size + #field end
+      message[#message + 1] = id
+      message[#message + 1] = fields
+    end
   end
   at = at + n + 1
 end
@@ -98,6 +112,7 @@ if last_id or stored == count then
   end
   redis.call('PEXPIRE', stream, ttl)
   redis.call('PEXPIRE', state, ttl)
-  redis.call('PUBLISH', channel, last_id or reply[count + 2])
+  local carries = last_id and carried > 0 and size <= carried
+  redis.call('PUBLISH', channel, carries and cjson.encode(message) or last_id or reply[count + 2])
 end
 return refused or reply

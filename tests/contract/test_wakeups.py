@@ -1,0 +1,116 @@
+"""Wake-ups carry the entries themselves, and what they don't carry is read: docs/decisions/0008."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.entries import StreamChunk
+from streaming.errors import RunLost
+from streaming.identifiers import keys_of
+from streaming.store.run_states import Attempt
+from streaming.store.run_store import CARRIED_BYTES
+from tests.contract.reading import COMPLETED, begin, read_all, subscribers, text, text_of, until
+
+
+async def test_entries_between_wake_ups_are_not_passed_over(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """An entry that nobody told of comes in its place, though the next wake-up carries the one after it."""
+    attempt = await begin(handler, "c", "r")
+    await handler.runs.append(attempt, 0, [text("one ")])
+    opened = await handler.reader.open("c", "0", follow=True)
+    seen: list[StreamChunk] = []
+
+    async def read() -> None:
+        async for batch in opened:
+            seen.extend(batch)
+            if batch and batch[-1].is_terminal:
+                return
+
+    reading = asyncio.create_task(read())
+    await until(lambda: subscribers(redis, 1))
+    for sequence in range(1, 30):
+        await redis.xadd(keys_of("c").stream, {"text": f"foreign {sequence} "})
+        await handler.runs.append(attempt, sequence, [text(f"ours {sequence} ")])
+    await handler.runs.append(attempt, 30, [COMPLETED])
+    async with asyncio.timeout(10):
+        await reading
+    stored: Any = await redis.xrange(keys_of("c").stream)
+    assert [chunk.entry_id for chunk in seen] == [entry_id.decode() for entry_id, _ in stored]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "0-1",
+        "[",
+        "[]",
+        "[1]",
+        '["0-0","1-1"]',
+        '["0-0","x",["text"]]',
+        "{}",
+        '["0-0",{},[]]',
+        '["0-0","x",["text","t"]]',
+        '["0-0","9-9",[1,2]]',
+        "[[]]",
+    ],
+)
+async def test_messages_of_others_do_no_harm(
+    handler: RedisStreamResponseHandler, redis: Redis, message: str
+) -> None:
+    """Whatever is published on a stream's channel, its readers get what is stored and nothing else."""
+    attempt = await begin(handler, "c", "r")
+    await handler.runs.append(attempt, 0, [text("one ")])
+    reading = asyncio.create_task(read_all(handler, "c"))
+    await until(lambda: subscribers(redis, 1))
+    await redis.publish(keys_of("c").channel, message)
+    await handler.runs.append(attempt, 1, [text("two"), COMPLETED])
+    assert text_of(await reading) == "one two"
+
+
+async def test_a_wake_up_that_comes_twice_or_late(handler: RedisStreamResponseHandler, redis: Redis) -> None:
+    """Entries that a reader has already come no second time, whatever says that they are new."""
+    attempt = await begin(handler, "c", "r")
+    appended = await handler.runs.append(attempt, 0, [text("one ")])
+    reading = asyncio.create_task(read_all(handler, "c"))
+    await until(lambda: subscribers(redis, 1))
+    fields = ["text", "one ", "sequence", "0", "run", "r"]
+    for before in ("0-0", appended.entry_ids[0]):
+        await redis.publish(keys_of("c").channel, json.dumps([before, appended.entry_ids[0], fields]))
+    await handler.runs.append(attempt, 1, [text("two"), COMPLETED])
+    assert text_of(await reading) == "one two"
+
+
+async def test_batches_that_are_too_large_to_carry(handler: RedisStreamResponseHandler, redis: Redis) -> None:
+    """A batch over the limit is read from the stream, and the small one after it follows on."""
+    attempt = await begin(handler, "c", "r")
+    await handler.runs.append(attempt, 0, [text("one ")])
+    reading = asyncio.create_task(read_all(handler, "c"))
+    await until(lambda: subscribers(redis, 1))
+    large = "x" * CARRIED_BYTES
+    await handler.runs.append(attempt, 1, [text(large), text("é🙂\r\n\x00\u2028")])
+    await handler.runs.append(attempt, 3, [text(" two"), COMPLETED])
+    assert text_of(await reading) == f"one {large}é🙂\r\n\x00\u2028 two"
+
+
+async def test_calls_that_share_a_round_trip_are_apart(handler: RedisStreamResponseHandler) -> None:
+    """A call that is refused, and one whose caller leaves, take nothing from others of their round trip."""
+    attempts = [await begin(handler, f"c{number}", "r") for number in range(120)]
+    unknown = Attempt("nowhere", "r", 1, 0)
+    calls = [asyncio.create_task(handler.runs.append(each, 0, [text("x"), COMPLETED])) for each in attempts]
+    refused = asyncio.create_task(handler.runs.append(unknown, 0, [text("x")]))
+    await asyncio.sleep(0)
+    calls[7].cancel()
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    with pytest.raises(RunLost):
+        await refused
+    assert [place for place, outcome in enumerate(done) if isinstance(outcome, BaseException)] == [7]
+    for number in (0, 6, 8, 119):
+        assert text_of(await read_all(handler, f"c{number}")) == "x"
