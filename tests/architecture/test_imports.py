@@ -53,7 +53,7 @@ ROOMS: Final = {
     "function_app": Room(ours=_PARTS),
     "standalone": Room(ours=_PARTS),
     "clients": Room(ours=("streaming.sse",), others=("httpx",)),
-    "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone")),
+    "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone"), others=("redis",)),
     "soak": Room(
         ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
     ),
