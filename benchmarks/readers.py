@@ -51,15 +51,18 @@ class _Reader:
 
 
 def open_readers(address: tuple[str, int], prefix: str, streams: int, readers: int) -> list[_Reader]:
-    """Connect, and ask for the streams from their starts."""
+    """Connect, ask for the streams from their starts, and wait until all are answered."""
     opened = []
     for number in range(streams):
         head = f"GET /api/agent/stream/{prefix}-{number}?cursor=0 HTTP/1.1\r\nHost: bench\r\n"
         for _ in range(readers):
             connection = socket.create_connection(address)
             connection.sendall(f"{head}Accept: text/event-stream\r\n\r\n".encode())
-            connection.settimeout(0)
             opened.append(_Reader(connection))
+    for reader in opened:
+        # Answered: from here on it is followed.
+        reader.socket.recv(1, socket.MSG_PEEK)
+        reader.socket.settimeout(0)
     return opened
 
 
