@@ -140,10 +140,10 @@ class _Answer(Response):
         watch: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.timeout(self._longest) as limit, aclosing(self._pieces):
-                await send(start)
                 watch.add(asyncio.create_task(_until_client_leaves(receive, limit), name="client-watch"))
+                await send(start)
                 if scope["method"] != "HEAD":
-                    await self._send(self._pieces, scope[_SERVER_SEND], limit)
+                    await self._send(self._pieces, scope.get(_SERVER_SEND, send), limit)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             # The client has left, or has taken too long.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -85,9 +85,13 @@ class CountedBody(AsyncGenerator[bytes, None]):
         self._pieces = pieces
         self._place = place
 
-    def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        """The next piece. Who stops at the end, or before it, closes: that gives the place back."""
-        return self._pieces.__anext__()
+    async def __anext__(self) -> bytes:
+        """The next piece."""
+        try:
+            return await self._pieces.__anext__()
+        except BaseException:
+            self._place.give_back()
+            raise
 
     async def asend(self, value: None) -> bytes:
         """The next piece."""

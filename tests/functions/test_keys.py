@@ -15,7 +15,8 @@ RUN = "/api/agents/TravelPlanner/run"
 
 async def test_everything_wants_a_key(deploy: Deploy) -> None:
     """With no settings all routes but the OpenAPI document want a key of the platform, in either place."""
-    async with deploy(key=KEY) as app:
+    # Nobody waits here for the conversation to appear.
+    async with deploy(key=KEY, STREAM_APPEAR_TIMEOUT_SECONDS="0.1") as app:
         routes = [
             ("POST", RUN),
             ("GET", f"{RUN}/c"),

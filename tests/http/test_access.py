@@ -41,6 +41,8 @@ def guarded(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "API_KEYS": f"{OLD_KEY}, {KEY}",
         "STREAM_TOKEN_SECRETS": f"{SECRET},{'only-verifies-' * 5}",
         "CORS_ALLOWED_ORIGINS": PAGE,
+        # What is not there is asked for often.
+        "STREAM_APPEAR_TIMEOUT_SECONDS": "0.2",
     }
     with running_service(tmp_path_factory.mktemp("guarded") / "data", program=program, **settings) as running:
         yield running
