@@ -42,7 +42,7 @@ async def url(tmp_path: Path) -> AsyncIterator[str]:
 
 
 async def test_streams_of_foreign_writers_are_followed(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Streams in different slots, whose writers publish nothing, are followed and not refused again and again."""
+    """Streams in different slots, whose writers publish nothing, are followed and not refused for ever."""
     redis = connect(url)
     handler = RedisStreamResponseHandler(redis, timedelta(minutes=1))
     streams = [keys_of(conversation).stream for conversation in CONVERSATIONS]
