@@ -11,14 +11,19 @@ param environmentName string
 @minLength(1)
 param location string
 
-@description('What serves: the function app, the standalone service as a container, or both on the same streams.')
-@allowed(['functions', 'container', 'both'])
-param hosting string = 'functions'
+@description('Whether the function app is deployed.')
+param deployFunctions bool = true
+
+@description('Whether the standalone service is deployed, as a container. With both, they serve the same streams and runs.')
+param deployContainer bool = false
+
+@description('Whether a model is. Without one the offline demo model answers, which needs no quota.')
+param deployModel bool = true
 
 @description('The chat model: its name, version and the kind and size of its deployment (thousands of tokens a minute).')
 param model object = {
-  name: 'gpt-4.1-mini'
-  version: '2025-04-14'
+  name: 'gpt-5.4-mini'
+  version: '2026-03-17'
   sku: 'GlobalStandard'
   capacity: 50
 }
@@ -30,25 +35,17 @@ param redisSku string = 'Balanced_B0'
 @allowed(['Consumption', 'Dedicated'])
 param schedulerSku string = 'Consumption'
 
-@description('Signs stream tokens, with which browsers read their own conversation; 32 characters or more. Empty: there are none.')
-@secure()
-param streamTokenSecret string = ''
+@description('Whether conversations have stream tokens, with which browsers read their own one and no other.')
+param streamTokens bool = true
 
-@description('The image of the standalone service, in the registry that this makes. Empty: the container app is not made yet.')
-param containerImage string = ''
+@description('Origins whose web pages may use the service, separated by commas, without a slash at the end. Empty: none.')
+param corsAllowedOrigins string = ''
 
-@description('Whether the container app can be reached from the Internet. It is not before it has keys to ask for.')
-param containerIsPublic bool = false
-
-@description('Keys that clients of the container app need, separated by commas; 16 characters or more each. The function app has those of its platform.')
-@secure()
-param apiKeys string = ''
+@description('Who may read and change the secrets in the vault: by default, whoever deploys.')
+param operatorId string = deployer().objectId
 
 var tags = { 'azd-env-name': environmentName }
 var token = toLower(uniqueString(subscription().id, environmentName, location))
-var usesFunctions = hosting != 'container'
-var usesContainer = hosting != 'functions'
-var hasSecrets = !empty(streamTokenSecret) || !empty(apiKeys)
 
 resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
   name: 'rg-${environmentName}'
@@ -88,7 +85,7 @@ module scheduler 'modules/scheduler.bicep' = {
   }
 }
 
-module openai 'modules/openai.bicep' = {
+module openai 'modules/openai.bicep' = if (deployModel) {
   scope: group
   params: {
     name: 'openai-${token}'
@@ -99,28 +96,27 @@ module openai 'modules/openai.bicep' = {
   }
 }
 
-module secrets 'modules/secrets.bicep' = if (hasSecrets) {
+module secrets 'modules/secrets.bicep' = {
   scope: group
   params: {
     name: 'kv-${token}'
     location: location
     tags: tags
-    streamTokenSecret: streamTokenSecret
-    apiKeys: apiKeys
     principalId: identity.outputs.principalId
+    operatorId: operatorId
   }
 }
 
-// The same for both hosts: README.md, Configure.
+// The same for both hosts: README.md, Configure. What is empty counts as not set.
 var settings = {
   AZURE_CLIENT_ID: identity.outputs.clientId
-  AZURE_OPENAI_CHAT_DEPLOYMENT_NAME: openai.outputs.deployment
-  AZURE_OPENAI_ENDPOINT: openai.outputs.endpoint
+  AZURE_OPENAI_CHAT_DEPLOYMENT_NAME: deployModel ? openai!.outputs.deployment : ''
+  AZURE_OPENAI_ENDPOINT: deployModel ? openai!.outputs.endpoint : ''
   DURABLE_TASK_SCHEDULER_CONNECTION_STRING: 'Endpoint=${scheduler.outputs.endpoint};TaskHub=${scheduler.outputs.taskHub};Authentication=ManagedIdentity;ClientID=${identity.outputs.clientId}'
   REDIS_CONNECTION_STRING: 'rediss://${redis.outputs.hostName}:${redis.outputs.port}?auth=entra&client_id=${identity.outputs.clientId}'
 }
 
-module functions 'modules/functions.bicep' = if (usesFunctions) {
+module functions 'modules/functions.bicep' = if (deployFunctions) {
   scope: group
   params: {
     token: token
@@ -132,29 +128,39 @@ module functions 'modules/functions.bicep' = if (usesFunctions) {
     insightsConnectionString: monitoring.outputs.connectionString
     taskHub: scheduler.outputs.taskHub
     settings: settings
-    streamTokenSecretUri: hasSecrets ? secrets!.outputs.streamTokenSecretUri : ''
+    streamTokenSecretUri: streamTokens ? secrets.outputs.streamTokenSecretUri : ''
+    corsAllowedOrigins: corsAllowedOrigins
   }
 }
 
-module containers 'modules/containers.bicep' = if (usesContainer) {
+module containers 'modules/containers.bicep' = if (deployContainer) {
   scope: group
   params: {
     token: token
     location: location
     tags: tags
-    identityId: identity.outputs.id
     principalId: identity.outputs.principalId
     workspaceId: monitoring.outputs.workspaceId
-    image: containerImage
-    isPublic: containerIsPublic && !empty(apiKeys)
-    settings: settings
-    streamTokenSecretUri: hasSecrets ? secrets!.outputs.streamTokenSecretUri : ''
-    apiKeysUri: hasSecrets ? secrets!.outputs.apiKeysUri : ''
   }
 }
 
 output AZURE_RESOURCE_GROUP string = group.name
-output FUNCTION_APP_NAME string = usesFunctions ? functions!.outputs.name : ''
-output FUNCTION_APP_URL string = usesFunctions ? functions!.outputs.url : ''
-output CONTAINER_REGISTRY_NAME string = usesContainer ? containers!.outputs.registryName : ''
-output CONTAINER_APP_URL string = usesContainer ? containers!.outputs.url : ''
+output FUNCTION_APP_NAME string = deployFunctions ? functions!.outputs.name : ''
+output FUNCTION_APP_URL string = deployFunctions ? functions!.outputs.url : ''
+output KEY_VAULT_NAME string = secrets.outputs.name
+
+// For infra/container.bicep, which azd deploys with the image that it has built. Nothing here is secret.
+output AZURE_CONTAINER_REGISTRY_ENDPOINT string = deployContainer ? containers!.outputs.registry : ''
+output CONTAINER_ENVIRONMENT_ID string = deployContainer ? containers!.outputs.environmentId : ''
+output CONTAINER_API_KEYS_URI string = secrets.outputs.apiKeysUri
+output CONTAINER_STREAM_TOKEN_SECRET_URI string = streamTokens ? secrets.outputs.streamTokenSecretUri : ''
+output CONTAINER_CORS_ALLOWED_ORIGINS string = corsAllowedOrigins
+output CONTAINER_NAME string = 'ca-${token}'
+output IDENTITY_ID string = identity.outputs.id
+output IDENTITY_CLIENT_ID string = identity.outputs.clientId
+output SCHEDULER_ENDPOINT string = scheduler.outputs.endpoint
+output SCHEDULER_TASK_HUB string = scheduler.outputs.taskHub
+output CONTAINER_AZURE_OPENAI_CHAT_DEPLOYMENT_NAME string = settings.AZURE_OPENAI_CHAT_DEPLOYMENT_NAME
+output CONTAINER_AZURE_OPENAI_ENDPOINT string = settings.AZURE_OPENAI_ENDPOINT
+output CONTAINER_DURABLE_TASK_SCHEDULER_CONNECTION_STRING string = settings.DURABLE_TASK_SCHEDULER_CONNECTION_STRING
+output CONTAINER_REDIS_CONNECTION_STRING string = settings.REDIS_CONNECTION_STRING

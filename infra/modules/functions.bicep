@@ -20,6 +20,8 @@ param taskHub string
 param settings object
 @description('Where the secret for stream tokens is; empty: there is none.')
 param streamTokenSecretUri string
+@description('Origins whose web pages may use the app, separated by commas; empty: none.')
+param corsAllowedOrigins string
 
 @description('Python\'s version, one that the tests run on.')
 @allowed(['3.11', '3.12', '3.13'])
@@ -29,6 +31,10 @@ param pythonVersion string = '3.13'
 @minValue(1)
 @maxValue(1000)
 param httpConcurrency int = 500
+
+@description('The memory of an instance, in MB. What runs agents and what serves readers are instances of their own.')
+@allowed([512, 2048, 4096])
+param instanceMemory int = 2048
 
 @description('Instances that are always there, so that nobody waits for a cold start; of each kind: those that answer HTTP, those that run agents.')
 param alwaysReady int = 1
@@ -92,12 +98,21 @@ var platformSettings = {
   AzureWebJobsStorage__accountName: storage.name
   AzureWebJobsStorage__clientId: clientId
   AzureWebJobsStorage__credential: 'managedidentity'
+  // Both for Python 3.12 and earlier, without effect later: live streams, and no package of the platform's in ours.
+  PYTHON_ENABLE_INIT_INDEXING: '1'
+  PYTHON_ISOLATE_WORKER_DEPENDENCIES: '1'
   PYTHON_THREADPOOL_THREAD_COUNT: '32'
   TASKHUB_NAME: taskHub
 }
-var tokenSettings = empty(streamTokenSecretUri)
-  ? {}
-  : { STREAM_TOKEN_SECRETS: '@Microsoft.KeyVault(SecretUri=${streamTokenSecretUri})' }
+// By reference, which an empty setting is not: it counts as not set.
+var tokenSettings = {
+  STREAM_TOKEN_SECRETS: empty(streamTokenSecretUri) ? '' : '@Microsoft.KeyVault(SecretUri=${streamTokenSecretUri})'
+}
+// Agents and readers scale apart: they only meet in Redis and the scheduler.
+var readyInstances = [
+  { name: 'http', instanceCount: alwaysReady }
+  { name: 'durable', instanceCount: alwaysReady }
+]
 
 resource app 'Microsoft.Web/sites@2024-04-01' = {
   name: 'func-${token}'
@@ -113,7 +128,10 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
     httpsOnly: true
     keyVaultReferenceIdentity: identityId
     siteConfig: {
+      cors: { allowedOrigins: empty(corsAllowedOrigins) ? [] : split(corsAllowedOrigins, ',') }
       ftpsState: 'Disabled'
+      // A browser opens six connections to a host over HTTP/1.1, which is six streams over all of its tabs.
+      http20Enabled: true
       minTlsVersion: '1.2'
     }
     functionAppConfig: {
@@ -129,14 +147,8 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
       }
       runtime: { name: 'python', version: pythonVersion }
       scaleAndConcurrency: {
-        // Agents and readers scale apart: they only meet in Redis and the scheduler.
-        alwaysReady: alwaysReady == 0
-          ? []
-          : [
-              { name: 'http', instanceCount: alwaysReady }
-              { name: 'durable', instanceCount: alwaysReady }
-            ]
-        instanceMemoryMB: 2048
+        alwaysReady: alwaysReady == 0 ? [] : readyInstances
+        instanceMemoryMB: instanceMemory
         maximumInstanceCount: maximumInstances
         triggers: { http: { perInstanceConcurrency: httpConcurrency } }
       }
@@ -147,6 +159,16 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
   resource appSettings 'config' = {
     name: 'appsettings'
     properties: union(settings, platformSettings, tokenSettings)
+  }
+
+  // Who deploys signs in too: no passwords for it.
+  resource ftp 'basicPublishingCredentialsPolicies' = {
+    name: 'ftp'
+    properties: { allow: false }
+  }
+  resource scm 'basicPublishingCredentialsPolicies' = {
+    name: 'scm'
+    properties: { allow: false }
   }
 }
 

@@ -30,7 +30,8 @@ resource database 'Microsoft.Cache/redisEnterprise/databases@2025-07-01' = {
   properties: {
     accessKeysAuthentication: 'Disabled'
     clientProtocol: 'Encrypted'
-    // One address for all, so any client works. With 'OSSCluster' the address would begin with rediss+cluster://.
+    // One address for all, whatever the size. With 'OSSCluster' the connection string would begin with
+    // rediss+cluster://. It can't be changed without making the database anew.
     clusteringPolicy: 'EnterpriseCluster'
     // A full Redis refuses, and the service says so; evicting would lose answers in silence.
     evictionPolicy: 'NoEviction'

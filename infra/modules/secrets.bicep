@@ -1,4 +1,6 @@
-// The secrets that there can be: what signs stream tokens, and clients' keys. Apps read them by reference.
+// The two secrets that there are: what signs stream tokens, and the key of the container app's clients. The first
+// deployment makes them up, nobody sees them, and later deployments leave them alone: they may have been changed
+// in the vault. Apps read them by reference.
 
 @description('The vault\'s name.')
 param name string
@@ -6,17 +8,28 @@ param name string
 param location string
 @description('On every resource.')
 param tags object
-@description('Signs stream tokens; empty: there are none.')
-@secure()
-param streamTokenSecret string
-@description('Keys of the container app\'s clients; empty: there are none.')
-@secure()
-param apiKeys string
-@description('The identity that reads it.')
+@description('The identity that reads them.')
 param principalId string
+@description('Who may read and change them.')
+param operatorId string
+
+@description('Part of what is made up: new at each deployment, used at the first.')
+@secure()
+param chance1 string = newGuid()
+@description('Another part.')
+@secure()
+param chance2 string = newGuid()
+@description('Another part.')
+@secure()
+param chance3 string = newGuid()
+@description('Another part.')
+@secure()
+param chance4 string = newGuid()
 
 // Key Vault Secrets User
 var userRole = '4633458b-17de-408a-b874-0445c86b69e6'
+// Key Vault Secrets Officer
+var officerRole = 'b86a8fe4-44ce-4948-aee5-eccb2c155cd7'
 
 resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
   name: name
@@ -27,19 +40,22 @@ resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
     sku: { family: 'A', name: 'standard' }
     enableRbacAuthorization: true
     enableSoftDelete: true
+    softDeleteRetentionInDays: 7
   }
 }
 
-resource tokens 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(streamTokenSecret)) {
+@onlyIfNotExists()
+resource tokens 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = {
   parent: vault
   name: 'stream-token-secrets'
-  properties: { value: streamTokenSecret }
+  properties: { value: '${chance1}${chance2}' }
 }
 
-resource keys 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(apiKeys)) {
+@onlyIfNotExists()
+resource keys 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = {
   parent: vault
   name: 'api-keys'
-  properties: { value: apiKeys }
+  properties: { value: '${chance3}${chance4}' }
 }
 
 resource reads 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
@@ -52,6 +68,17 @@ resource reads 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-// Where they are, not what they are; empty: nowhere. Without a version: a new one is taken by itself.
-output streamTokenSecretUri string = empty(streamTokenSecret) ? '' : '${vault.properties.vaultUri}secrets/${tokens.name}'
-output apiKeysUri string = empty(apiKeys) ? '' : '${vault.properties.vaultUri}secrets/${keys.name}'
+// Without a type: it may be a person or a pipeline.
+resource changes 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(vault.id, operatorId, officerRole)
+  scope: vault
+  properties: {
+    principalId: operatorId
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', officerRole)
+  }
+}
+
+output name string = vault.name
+// Where they are, not what they are. Without a version: a new one is taken by itself.
+output streamTokenSecretUri string = '${vault.properties.vaultUri}secrets/${tokens.name}'
+output apiKeysUri string = '${vault.properties.vaultUri}secrets/${keys.name}'

@@ -6,7 +6,8 @@ trip reads all streams of which that is so. A stream's readers share what came. 
 (any program may ``XADD``) are followed by one blocking read over their streams.
 
 On a cluster each stream is read by a command of its own, and writers that publish nothing are followed by
-looking again and again: one command can't take keys of several slots. Reasons: docs/decisions/0007.
+looking again and again: one command can't take keys of several slots. Reasons: docs/decisions/0007. A proxy
+that stands before the shards of one, as Azure has it, looks like one server until it refuses such a command.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ClusterCrossSlotError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
 from streaming.connections import is_cluster, subscription
@@ -69,6 +70,8 @@ class StreamFollower:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._is_cluster = is_cluster(redis)
+        #: Whether one command may take keys of several slots.
+        self._takes_many_slots = not self._is_cluster
         self._streams: dict[str, LiveStream] = {}
         self._woken: set[str] = set()
         self._something_woken = asyncio.Event()
@@ -293,7 +296,7 @@ class StreamFollower:
             self._blocked_on = set(foreign)
             changed = asyncio.create_task(self._foreign_changed.wait())
             reading = asyncio.create_task(
-                self._look_later(foreign) if self._is_cluster else self._block(foreign)
+                self._block(foreign) if self._takes_many_slots else self._look_later(foreign)
             )
             try:
                 await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
@@ -312,6 +315,10 @@ class StreamFollower:
                 count=PAGE,
                 block=int(BLOCK / timedelta(milliseconds=1)),
             )
+        except ClusterCrossSlotError:
+            _log.info("one address before several shards: streams of foreign writers are read one by one")
+            self._takes_many_slots = False
+            return
         except (RedisError, OSError) as error:
             _log.warning("blocking stream read failed, retrying: error=%s", type(error).__name__)
             await asyncio.sleep(RETRY_PAUSE.total_seconds())

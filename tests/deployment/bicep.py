@@ -34,6 +34,11 @@ class Parameter:
     has_default: bool
     decorators: str
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether its value is kept out of logs and the deployment's history."""
+        return "@secure()" in self.decorators
+
 
 class BicepFile:
     """One parsed file."""
