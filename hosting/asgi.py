@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
@@ -58,22 +58,21 @@ _CORS_RESPONSE_HEADERS: Final = (
 )
 
 
-def create_app(endpoints: Endpoints) -> Starlette:
-    """Build the app."""
-    routes = [
-        StarletteRoute(route.path, _handler(route, endpoints), methods=[route.method]) for route in ROUTES
-    ]
+def create_app(endpoints: Endpoints, routes: Sequence[Route] = ROUTES) -> Starlette:
+    """Build the app, which answers these routes."""
     app = _App(
-        routes=routes,
+        routes=[
+            StarletteRoute(route.path, _handler(route, endpoints), methods=[route.method]) for route in routes
+        ],
         exception_handlers={HTTPException: _http_error},
-        middleware=_cors(endpoints.settings.access.cors_origins),
+        middleware=_cors(endpoints.settings.access.cors_origins, {route.method for route in routes}),
     )
     # Its redirects would be built from the client's own Host header.
     app.router.redirect_slashes = False
     return app
 
 
-def _cors(origins: Sequence[str]) -> list[Middleware]:
+def _cors(origins: Sequence[str], methods: Iterable[str]) -> list[Middleware]:
     """Let pages of these origins use the service. Never with cookies: there are none."""
     if not origins:
         return []
@@ -81,7 +80,7 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=sorted({route.method for route in ROUTES}),
+            allow_methods=sorted(methods),
             allow_headers=_CORS_REQUEST_HEADERS,
             expose_headers=_CORS_RESPONSE_HEADERS,
         )

@@ -97,6 +97,7 @@ class StreamingFunctionApp(AgentFunctionApp):
         endpoints: Callable[[TaskHub], Endpoints],
         http: FunctionsHttp,
         access: AccessSettings | None = None,
+        routes: Sequence[Route] = ROUTES,
     ) -> None:
         """Register the agents and the routes.
 
@@ -106,6 +107,7 @@ class StreamingFunctionApp(AgentFunctionApp):
             endpoints: Called for each request, on the event loop that serves it, with the request's hub.
             http: How the app speaks HTTP; see ``choose_http``.
             access: Says which routes need none of the platform's keys.
+            routes: What the app answers.
         """
         super().__init__(
             agents=list(agents),
@@ -116,7 +118,7 @@ class StreamingFunctionApp(AgentFunctionApp):
         self._endpoints = endpoints
         self._http = http
         self._access = access or AccessSettings()
-        for route in ROUTES:
+        for route in routes:
             self._add_route(route)
 
     def _add_route(self, route: Route) -> None:

@@ -1,4 +1,7 @@
-"""The routes of the HTTP contract, the same on every host: docs/protocol.md, section 5."""
+"""The routes of the HTTP contract, the same on every host: docs/protocol.md, section 5.
+
+A composition root may add routes of other parts to ``ROUTES``.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ class Route:
 
     method: str
     path: str
+    #: Given the endpoints of the event loop that serves the request. Its name is the route's.
     endpoint: Callable[[Endpoints, HttpRequest], Awaitable[HttpResponse]]
     #: What it wants of its client, where keys or tokens are set.
     needs: Needs = Needs.KEY
