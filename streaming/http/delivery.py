@@ -12,6 +12,7 @@ from streaming.http.limits import TimeLimit
 from streaming.reading.open_stream import OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
+from streaming.text_blocks import Part, chunks_of
 
 #: How long a browser waits before it reconnects, in milliseconds.
 RECONNECT_MS: Final = 1_000
@@ -35,7 +36,7 @@ async def as_server_sent_events(
     sent_at = loop.time()
     async with aclosing(opened) as batches:
         async for batch in batches:
-            body = b"".join([_event(chunk, all_events) for chunk in batch])
+            body = b"".join([_event(part, all_events) for part in batch])
             # Typed entries that this client did not ask for are no sign of life to it.
             if not body and (not batch or loop.time() - sent_at >= HEARTBEAT.total_seconds()):
                 body = encode_comment("heartbeat")
@@ -50,12 +51,12 @@ async def as_server_sent_events(
         yield encode_retry(RECONNECT_MS)
 
 
-def _event(chunk: StreamChunk, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
-    if chunk.encoded is not None:
-        return chunk.encoded
-    encoded = _encode(chunk, all_events=all_events)
-    if chunk.type is None:
-        object.__setattr__(chunk, "encoded", encoded)
+def _event(part: Part, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
+    if part.encoded is not None:
+        return part.encoded
+    encoded = _encode(part, all_events=all_events)
+    if part.type is None:
+        object.__setattr__(part, "encoded", encoded)
     return encoded
 
 
@@ -94,7 +95,7 @@ async def as_plain_text(
     plain = _PlainText(has_part=resumed)
     async with aclosing(opened) as batches:
         async for batch in batches:
-            if text := "".join(plain.render(chunk) for chunk in batch):
+            if text := "".join(plain.render(chunk) for chunk in chunks_of(batch)):
                 yield text.encode("utf-8", "replace")
             if limit is not None and limit.is_reached(batch):
                 opened.cut_short = True

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from streaming.access_settings import LimitSettings
-from streaming.entries import StreamChunk
 from streaming.errors import TooManyRuns, TooManyStreams, TooManyStreamsOfClient
+from streaming.text_blocks import Part
 
 
 class Load:
@@ -137,7 +137,7 @@ class TimeLimit:
         self._end = now + longest.total_seconds()
         self._entry_at = now
 
-    def is_reached(self, batch: Sequence[StreamChunk]) -> bool:
+    def is_reached(self, batch: Sequence[Part]) -> bool:
         """Whether to end after this batch; an empty one is a heartbeat."""
         now = asyncio.get_running_loop().time()
         if batch:
