@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,17 +34,16 @@ def encode_event(event: str, data: str, *, entry_id: str | None = None) -> bytes
 
     The format has no way to carry CR: every line end arrives as LF.
     """
-    lines = [] if entry_id is None else [f"id: {entry_id}"]
-    lines.append(f"event: {event}")
+    lines = f"event: {event}\n" if entry_id is None else f"id: {entry_id}\nevent: {event}\n"
     if "\n" in data or "\r" in data:
-        lines += [f"data: {line}" for line in _LINE_END.split(data)]
+        lines += "".join([f"data: {line}\n" for line in _LINE_END.split(data)])
     else:
-        lines.append(f"data: {data}")
-    return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
+        lines += f"data: {data}\n"
+    return f"{lines}\n".encode("utf-8", "replace")
 
 
-def encode_messages(messages: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Write ``message`` events of ids and data in bytes: as ``encode_event`` would, but many at once."""
+def encode_messages(messages: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Write ``message`` events, of ids and data in bytes: as ``encode_event`` would, but faster."""
     encoded = b"".join(
         [
             _MESSAGE % (entry_id, data)

@@ -37,13 +37,14 @@ async def as_server_sent_events(
     async with aclosing(opened) as batches:
         async for batch in batches:
             body = b"".join([_event(part, all_events) for part in batch])
+            now = loop.time()
             # Typed entries that this client did not ask for are no sign of life to it.
-            if not body and (not batch or loop.time() - sent_at >= HEARTBEAT.total_seconds()):
+            if not body and (not batch or now - sent_at >= HEARTBEAT.total_seconds()):
                 body = encode_comment("heartbeat")
             if body:
                 yield body
-                sent_at = loop.time()
-            if limit is not None and limit.is_reached(batch):
+                sent_at = now
+            if limit is not None and limit.is_reached(batch, now):
                 opened.cut_short = True
                 break
     if opened.cut_short:
@@ -92,12 +93,13 @@ async def as_plain_text(
         resumed: Whether its client has a part of the answer already.
         limit: How long it may last.
     """
+    loop = asyncio.get_running_loop()
     plain = _PlainText(has_part=resumed)
     async with aclosing(opened) as batches:
         async for batch in batches:
             if text := "".join(plain.render(chunk) for chunk in chunks_of(batch)):
                 yield text.encode("utf-8", "replace")
-            if limit is not None and limit.is_reached(batch):
+            if limit is not None and limit.is_reached(batch, loop.time()):
                 opened.cut_short = True
                 break
     if opened.cut_short:

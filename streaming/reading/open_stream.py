@@ -12,7 +12,6 @@ from typing import Final, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from streaming.cancellation import cancel_and_wait
 from streaming.durable_answer import Restore
 from streaming.entries import GAP, RESET, StreamChunk
 from streaming.errors import StreamingError
@@ -21,9 +20,10 @@ from streaming.reading.follower import RETRY_PAUSE, StreamFollower
 from streaming.reading.live_stream import LiveStream
 from streaming.reading.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
 from streaming.reading.span import Span
+from streaming.reading.stored_pages import StoredPages
 from streaming.store.run_states import RunState
 from streaming.store.run_store import RunStore
-from streaming.store.stored_entries import Page, parts_after
+from streaming.store.stored_entries import Page
 from streaming.text_blocks import Part, TextBlock
 
 _log = logging.getLogger(__name__)
@@ -65,13 +65,14 @@ class OpenStream:
         producers: ProducerCheck,
         options: ReadOptions,
     ) -> None:
-        self._redis = redis
+        self._loop = asyncio.get_running_loop()
         self._runs = runs
         self._follower = follower
         self._producers = producers
         self._restore = options.restore
         self._conversation_id = conversation_id
         self._keys = keys_of(conversation_id)
+        self._pages = StoredPages(redis, self._keys.stream)
         self._span = span
         self._follow = options.follow
         self._heartbeat = options.heartbeat.total_seconds()
@@ -84,8 +85,6 @@ class OpenStream:
         self._at_terminal = False
         self._start_told = False
         self._replaying = True
-        #: A page that is read already, and the cursor that it comes after.
-        self._ahead: tuple[EntryId, asyncio.Task[Page]] | None = None
         self._ended = False
         self._live: LiveStream | None = None
         self._foreign = False
@@ -113,7 +112,11 @@ class OpenStream:
                 if live is None:
                     shown = await self._advance()
                 elif batch := live.after(self._cursor):
-                    shown = await self._present(batch)
+                    shown, at_end = self._show(batch)
+                    if at_end or not shown:
+                        shown = await self._conclude(shown, at_end=at_end)
+                    else:
+                        self._silent_since = self._loop.time()
                 else:
                     self._is_overdue = not await live.wait(self._look_interval)
                     continue
@@ -130,9 +133,7 @@ class OpenStream:
     async def aclose(self) -> None:
         """Stop following. An ended or broken off read does so by itself."""
         self._ended = True
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            await cancel_and_wait({ahead[1]})
+        await self._pages.aclose()
         live, self._live = self._live, None
         if live is not None:
             await self._follower.release(live, foreign=self._foreign)
@@ -168,6 +169,9 @@ class OpenStream:
     async def _present(self, batch: Sequence[Part]) -> list[Part] | None:
         """What a batch has for this reader; notices the end."""
         shown, at_end = self._show(batch)
+        return await self._conclude(shown, at_end=at_end)
+
+    async def _conclude(self, shown: list[Part], *, at_end: bool) -> list[Part] | None:
         if at_end and not await self._goes_on():
             self._ended = True
         if not shown:
@@ -189,9 +193,7 @@ class OpenStream:
             self._replaying = False
             return None
         self._replaying = page.is_full
-        if page.is_full:
-            # Redis works on the next one while this one is encoded and sent.
-            self._ahead = (page.last, asyncio.create_task(self._page_after(page.last), name="page-ahead"))
+        self._pages.replayed(page)
         return page.parts or None
 
     async def _follow_on(self) -> list[Part] | None:
@@ -259,18 +261,7 @@ class OpenStream:
 
     async def _page(self) -> Page:
         """The next stored entries."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is None:
-            return await self._page_after(self._cursor)
-        after, page = ahead
-        try:
-            found = await page
-        finally:
-            await cancel_and_wait({page})
-        return found if after == self._cursor else await self._page_after(self._cursor)
-
-    async def _page_after(self, cursor: EntryId) -> Page:
-        return await parts_after(self._redis, self._keys.stream, cursor)
+        return await self._pages.after(self._cursor)
 
     async def _stored(self) -> list[Part] | None:
         """The next stored entries, patiently."""
@@ -361,9 +352,8 @@ class OpenStream:
             self._expected[chunk.run] = (chunk.attempt, following)
         return expected
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
+    def _now(self) -> float:
+        return self._loop.time()
 
     async def _patiently(self, read: Callable[[], Awaitable[_T]]) -> _T | None:
         """Read from Redis, again while it is away; ``None`` once the read is cut short."""

@@ -9,7 +9,7 @@ import pytest
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry
 from streaming.store.run_states import Attempt
-from streaming.store.stored_entries import PART_PAGE
+from streaming.store.stored_entries import FIRST_PART_PAGE, PART_PAGE, PART_PAGE_BYTES
 from streaming.text_blocks import chunks_of
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of
 
@@ -22,13 +22,13 @@ async def append(
         await handler.runs.append(attempt, sequence + place, entries[place : place + 500])
 
 
-@pytest.mark.parametrize("pages", [1, 2])
+@pytest.mark.parametrize("pages", [1, 2, 3])
 @pytest.mark.parametrize("more", [-2, -1, 0, 1])
 async def test_a_run_that_ends_near_the_end_of_a_page(
     handler: RedisStreamResponseHandler, pages: int, more: int
 ) -> None:
     """A run is read whole, to its own end, wherever the pages of the store end; the next run is not."""
-    words = [f"word{number} " for number in range(PART_PAGE * pages + more)]
+    words = [f"word{number} " for number in range(FIRST_PART_PAGE + PART_PAGE * (pages - 1) + more)]
     words[10] = "a\nb\r\n"
     attempt = await begin(handler, "c", "r1")
     await append(handler, attempt, [*map(text, words), COMPLETED])
@@ -38,7 +38,7 @@ async def test_a_run_that_ends_near_the_end_of_a_page(
     assert (text_of(chunks), chunks[-1].is_done) == ("".join(words), True)
     everything = await read_all(handler, "c", "0")
     assert everything == [*chunks, *await read_all(handler, "c", run="r2")]
-    for place in (0, PART_PAGE // 2, PART_PAGE - 2, PART_PAGE - 1, PART_PAGE, len(chunks) - 2):
+    for place in (0, FIRST_PART_PAGE - 1, FIRST_PART_PAGE, PART_PAGE - 1, PART_PAGE, len(chunks) - 2):
         cursor = chunks[min(place, len(chunks) - 2)].entry_id
         following = [chunk for chunk in chunks if chunk.id > chunks[min(place, len(chunks) - 2)].id]
         assert await read_all(handler, "c", cursor) == following
@@ -58,12 +58,26 @@ async def test_a_second_attempt_begins_in_the_middle_of_a_page(handler: RedisStr
     assert len(chunks) == 700 + 1 + 900 + 1
 
 
+async def test_pages_of_large_entries_are_short(handler: RedisStreamResponseHandler) -> None:
+    """Large chunks come in pages of fewer of them, so that a slow reader holds little."""
+    attempt = await begin(handler, "c", "r")
+    await append(handler, attempt, [text("x" * 4_096)] * (FIRST_PART_PAGE * 2))
+    await handler.runs.append(attempt, FIRST_PART_PAGE * 2, [COMPLETED])
+    opened = await handler.reader.open("c")
+    sizes = [len(list(chunks_of(batch))) async for batch in opened if batch]
+    assert sizes[0] == FIRST_PART_PAGE
+    assert max(sizes[1:]) * 4_096 <= PART_PAGE_BYTES
+    assert sum(sizes) == FIRST_PART_PAGE * 2 + 1
+
+
 async def test_who_leaves_a_replay_leaves_nothing_behind(handler: RedisStreamResponseHandler) -> None:
     """A reader that goes after the first page leaves no task, though the next page is on its way."""
     attempt = await begin(handler, "c", "r")
     await append(handler, attempt, [text("word ")] * (PART_PAGE * 3))
     before = asyncio.all_tasks()
     opened = await handler.reader.open("c")
+    # The first says how large the others may be.
+    assert len(list(chunks_of(await anext(opened)))) == FIRST_PART_PAGE
     assert len(list(chunks_of(await anext(opened)))) == PART_PAGE
     await opened.aclose()
     assert asyncio.all_tasks() == before
