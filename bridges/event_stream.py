@@ -264,11 +264,6 @@ class Transcript:
             entries += self._entries(missing[start : start + PIECE])
         return entries
 
-    @property
-    def so_far(self) -> str:
-        """The whole text so far."""
-        return "".join(self._streamed)
-
     def _entries(self, text: str) -> list[NewEntry]:
         if not text:
             return []

@@ -61,8 +61,8 @@ class AgentEvents:
         self._transcript = Transcript()
         #: The last delta without its text.
         self._template: dict[str, Any] | None = None
-        #: The text of the messages that are complete.
-        self._final = ""
+        #: The text of each message by its id, as its deltas have it, and then as it is complete.
+        self._messages: dict[str, str] = {}
         self._outcome: NewEntry | None = None
         self._is_waiting = False
 
@@ -93,7 +93,8 @@ class AgentEvents:
     def _delta(self, delta: dict[str, Any], text: str | None) -> list[NewEntry]:
         if not text:
             return [*self._transcript.held(), event_entry(MESSAGE_DELTA, delta)]
-        template = _without_text(delta)
+        template, message = _without_text(delta), str(delta.get("id"))
+        self._messages[message] = self._messages.get(message, "") + text
         entries = self._transcript.text(text)
         if entries and template != self._template:
             self._template = template
@@ -121,8 +122,8 @@ class AgentEvents:
         text = "".join(text for text in texts if text is not None)
         if not text or message.get("role", "assistant") == "user":
             return []
-        self._final += text
-        entries = self._transcript.correct(self._final)
+        self._messages[str(message.get("id"))] = text
+        entries = self._transcript.correct("".join(self._messages.values()))
         if entries:
             # Whose text it is; said again by the next delta, whatever it is.
             self._template = None

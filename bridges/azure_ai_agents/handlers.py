@@ -1,8 +1,8 @@
 """Event handlers for ``client.runs.stream(…)`` that write every event into a conversation's stream.
 
 The vendor's handlers swallow what their ``on_*`` methods raise, so these don't write there: they stand
-between the service's bytes and the vendor's handler. An event is in the stream before the handler hears of
-it, and a failure of Redis comes out of the iteration or ``until_done()``.
+between the service's bytes and the vendor's handler. An event is on its way into the stream before the
+handler hears of it, and a failure of Redis comes out of the iteration or ``until_done()``.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class AsyncRecordingAgentEventHandler(AsyncAgentEventHandler[Any]):
         super().initialize(self._recorded(response_iterator), submit_tool_outputs)
 
     async def __anext__(self) -> _Item:
-        """The next event, after it was recorded.
+        """The next event, once it is on its way into the stream.
 
         Raises:
             StreamUnavailable: Redis stayed away too long.
@@ -201,7 +201,7 @@ class RecordingAgentEventHandler(AgentEventHandler[Any]):
         super().initialize(self._recorded(response_iterator), submit_tool_outputs)
 
     def __next__(self) -> _Item:
-        """The next event, after it was recorded.
+        """The next event, once it is on its way into the stream.
 
         Raises:
             StreamUnavailable: Redis stayed away too long.

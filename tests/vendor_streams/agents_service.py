@@ -6,34 +6,39 @@ from typing import Any, Final
 
 from azure.ai.agents import AgentsClient
 from azure.ai.agents.aio import AgentsClient as AsyncAgentsClient
-from azure.core.credentials import AccessToken
+from azure.core.credentials import AccessToken, TokenCredential
+from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 
 THREAD: Final = "thread_abc"
 RUN: Final = "run_abc"
 Event = tuple[str, Any]
 DONE: Final[Event] = ("done", "[DONE]")
+_TOKEN: Final = AccessToken("none", 4_102_444_800)
 
 
-class _Credential:
+class _Credential(TokenCredential):
     """Opens nothing; the endpoint asks for nothing."""
 
     def get_token(self, *_scopes: str, **_options: Any) -> AccessToken:
-        return AccessToken("none", 4_102_444_800)
+        return _TOKEN
+
+
+class _AsyncCredential(AsyncTokenCredential):
+    """Opens nothing; the endpoint asks for nothing."""
+
+    async def get_token(self, *_scopes: str, **_options: Any) -> AccessToken:
+        return _TOKEN
 
     async def close(self) -> None:
         """Nothing to close."""
 
-
-class _AsyncCredential(_Credential):
-    async def get_token(self, *_scopes: str, **_options: Any) -> AccessToken:  # type: ignore[override]
-        return AccessToken("none", 4_102_444_800)
+    async def __aexit__(self, *_error: object) -> None:
+        """Nothing to close."""
 
 
 def async_client(url: str) -> AsyncAgentsClient:
-    return AsyncAgentsClient(
-        url, _AsyncCredential(), authentication_policy=SansIOHTTPPolicy(), retry_total=0
-    )
+    return AsyncAgentsClient(url, _AsyncCredential(), authentication_policy=SansIOHTTPPolicy(), retry_total=0)
 
 
 def client(url: str) -> AgentsClient:
@@ -114,7 +119,9 @@ STEP_DELTA: Final[Event] = (
         "delta": {
             "step_details": {
                 "type": "tool_calls",
-                "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"arguments": "{"}}],
+                "tool_calls": [
+                    {"index": 0, "id": "call_1", "type": "function", "function": {"arguments": "{"}}
+                ],
             }
         },
     },
@@ -174,13 +181,13 @@ def calling_tools() -> list[Event]:
     ]
 
 
-def after_tools() -> list[Event]:
+def after_tools(texts: tuple[str, ...] = TEXTS) -> list[Event]:
     """The second response, once the outputs were submitted."""
     return [
         tool_step("completed", "sunny"),
         run_event("queued"),
         run_event("in_progress"),
-        *message(),
+        *message(texts),
         run_event("completed", usage=USAGE),
         DONE,
     ]
