@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Request:
 
     method: str
     path: str
+    query: dict[str, str]
     body: Any
 
 
@@ -48,6 +50,8 @@ class Endpoint:
     def __init__(self) -> None:
         self.url = ""
         self.answers: list[Answer] = []
+        #: Answers what ``answers`` has nothing for.
+        self.respond: Callable[[Request], Answer] = lambda _: json_answer({"error": "no answer left"}, 500)
         self.requests: list[Request] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,8 +70,10 @@ class Endpoint:
         method, path, _ = head.split(" ", 2)
         headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        self.requests.append(Request(method, path, json.loads(body) if body else None))
-        answer = self.answers.pop(0) if self.answers else json_answer({"error": "no answer left"}, 500)
+        parsed = urlsplit(path)
+        request = Request(method, parsed.path, dict(parse_qsl(parsed.query)), json.loads(body or b"null"))
+        self.requests.append(request)
+        answer = self.answers.pop(0) if self.answers else self.respond(request)
         framing = b"transfer-encoding: chunked" if answer.chunked else b"connection: close"
         writer.write(
             b"HTTP/1.1 %d Answer\r\ncontent-type: %s\r\n%s\r\n\r\n"

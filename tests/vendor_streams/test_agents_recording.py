@@ -283,9 +283,7 @@ async def test_functions_called_by_the_sdk(
         await run_agent(client, AsyncRecordingAgentEventHandler(handler, conversation, leases=leases))
         submitted = endpoint.requests[1]
     assert calls == ["Kyōto"]
-    assert submitted.path.split("?")[0].endswith(
-        f"/threads/{service.THREAD}/runs/{service.RUN}/submit_tool_outputs"
-    )
+    assert submitted.path.endswith(f"/threads/{service.THREAD}/runs/{service.RUN}/submit_tool_outputs")
     _is_the_run_with_tools(await recorded(handler, conversation))
 
 
