@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from openai import APIConnectionError, APIError, AsyncOpenAI, RateLimitError
+from openai import APIError, AsyncOpenAI, RateLimitError
 
 from bridges.openai_responses import (
     AsyncResponseReader,
@@ -38,9 +38,12 @@ async def record(
     handler: RedisStreamResponseHandler, leases: LeaseKeeper, conversation: str, endpoint: Endpoint
 ) -> Seen:
     """A run of one response."""
-    async with asyncio.timeout(BOUND), service.async_client(endpoint.url) as client:
-        async with AsyncResponseRecorder(client, handler, conversation, leases=leases) as run:
-            return await respond(client, run)
+    async with (
+        asyncio.timeout(BOUND),
+        service.async_client(endpoint.url) as client,
+        AsyncResponseRecorder(client, handler, conversation, leases=leases) as run,
+    ):
+        return await respond(client, run)
 
 
 def public(seen: Seen) -> Seen:
@@ -164,17 +167,27 @@ async def test_function_calls(
 ) -> None:
     """A response that calls a function and the one that gets its output are one run."""
     answers = [Answer(service.body(service.calling_function())), Answer(service.body(service.whole()))]
-    async with local_endpoint(*answers) as endpoint, service.async_client(endpoint.url) as client:
-        async with AsyncResponseRecorder(client, handler, conversation, leases=leases) as run:
-            first = await respond(client, run)
-            assert run.status is None
-            second = await respond(client, run, previous_response_id=service.RESPONSE)
-            assert run.status is RunStatus.COMPLETED
+    async with (
+        local_endpoint(*answers) as endpoint,
+        service.async_client(endpoint.url) as client,
+        AsyncResponseRecorder(client, handler, conversation, leases=leases) as run,
+    ):
+        first = await respond(client, run)
+        waiting = run.status
+        second = await respond(client, run, previous_response_id=service.RESPONSE)
+    assert (waiting, run.status) == (None, RunStatus.COMPLETED)
     chunks = await recorded(handler, conversation)
     called = next(chunk for chunk in chunks if chunk.type == "tool_call")
     assert called.data == {"call_id": "call_1", "name": "get_weather", "arguments": '{"city":"Kyōto"}'}
     assert (text_of(chunks), types_of(chunks).count("completed")) == (service.ANSWER, 1)
     assert [event for event, _ in await read(handler, conversation)] == public(first + second)
+
+
+async def _call_nothing(client: AsyncOpenAI, run: AsyncResponseRecorder, *, fails: bool) -> None:
+    async with run:
+        await respond(client, run)
+        if fails:
+            raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -185,14 +198,8 @@ async def test_a_program_that_answers_no_call(
     answer = Answer(service.body(service.calling_function()))
     async with local_endpoint(answer) as endpoint, service.async_client(endpoint.url) as client:
         run = AsyncResponseRecorder(client, handler, conversation, leases=leases)
-        if fails:
-            with pytest.raises(ZeroDivisionError):
-                async with run:
-                    await respond(client, run)
-                    raise ZeroDivisionError
-        else:
-            async with run:
-                await respond(client, run)
+        with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+            await _call_nothing(client, run, fails=fails)
     assert run.status is (RunStatus.FAILED if fails else RunStatus.COMPLETED)
 
 
@@ -216,50 +223,3 @@ async def test_the_complete_text_wins(
     assert types_of(chunks).count("reset") == 1
     given = [event for event, _ in await read(handler, conversation)]
     assert [event["delta"] for event in given if "delta" in event] == ["wrong", "right", ", all"]
-
-
-def _resumed(sent: Seen, after: int) -> Answer:
-    """What the API gives from after a number on."""
-    return Answer(service.body([event for event in sent if event["sequence_number"] > after]))
-
-
-async def _cut_and_resumed(
-    handler: RedisStreamResponseHandler, leases: LeaseKeeper, conversation: str, answer: Answer
-) -> None:
-    sent = service.whole()
-    async with local_endpoint(answer) as endpoint:
-        # Answers what it is asked for: after the last whole event.
-        endpoint.respond = lambda request: _resumed(sent, int(request.query["starting_after"]))
-        if answer.cut_at is not None and b"\n\n" not in answer.body[: answer.cut_at]:
-            with pytest.raises(APIConnectionError) if answer.chunked else nullcontext():
-                await record(handler, leases, conversation, endpoint)
-            return
-        seen = await record(handler, leases, conversation, endpoint)
-    assert [event["sequence_number"] for event in seen] == list(range(len(sent)))
-    chunks = await recorded(handler, conversation)
-    assert (text_of(chunks), chunks[-1].status) == (service.ANSWER, RunStatus.COMPLETED)
-    assert "reset" not in types_of(chunks)
-
-
-@pytest.mark.parametrize("chunked", [True, False])
-async def test_a_cut_response_in_the_background_is_resumed(
-    handler: RedisStreamResponseHandler, leases: LeaseKeeper, conversation: str, chunked: bool
-) -> None:
-    """Wherever the answer is cut, as an error or as an end, it goes on there, each event once."""
-    body = service.body(service.whole())
-    for cut_at in range(0, len(body), len(body) // 12):
-        answer = Answer(body, cut_at=cut_at, chunked=chunked)
-        await _cut_and_resumed(handler, leases, f"{conversation}-{cut_at}", answer)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("chunked", [True, False])
-async def test_a_response_cut_at_any_byte_is_resumed(
-    handler: RedisStreamResponseHandler, leases: LeaseKeeper, conversation: str, chunked: bool
-) -> None:
-    """At each third byte of the answer."""
-    body = service.body(service.whole())
-    for cut_at in range(0, len(body), 3):
-        answer = Answer(body, cut_at=cut_at, chunked=chunked)
-        await _cut_and_resumed(handler, leases, f"{conversation}-{cut_at}", answer)
