@@ -60,7 +60,7 @@ ROOMS: Final = {
     "tests": Room(ours=(*_PARTS, "benchmarks", "clients", "function_app", "soak", "standalone")),
 }
 
-#: Packages of vendors that one package of ours alone may import, and the tests: an optional one must not be needed.
+#: Packages that one package of ours alone may import, and the tests: nothing else needs what is optional.
 OPTIONAL: Final = {"azure.ai": "bridges.azure_ai_agents"}
 
 #: The floors of ``streaming``, from the ground up: a package imports what lies below it.
