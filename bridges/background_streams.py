@@ -23,6 +23,7 @@ _T = TypeVar("_T")
 
 #: How long closing waits for the thread, and for what still runs on it.
 STOP_TIMEOUT: Final = timedelta(seconds=10)
+NOT_OPEN: Final = "BackgroundStreams is not open: use it inside its with block."
 
 
 class BackgroundStreams:
@@ -35,8 +36,8 @@ class BackgroundStreams:
         """Use Redis through ``connect()``: ``streaming.connections.connect`` with its URL."""
         self._connect, self._ttl = connect, stream_ttl
         self.leases: Final = LeaseKeeper(connect, stream_ttl)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._main, name="background-streams", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._handler: RedisStreamResponseHandler | None = None
 
     @property
@@ -47,11 +48,13 @@ class BackgroundStreams:
             StreamUnavailable: this is not started, or closed.
         """
         if self._handler is None:
-            raise StreamUnavailable("BackgroundStreams is not open: use it inside its with block.")
+            raise StreamUnavailable(NOT_OPEN)
         return self._handler
 
     def __enter__(self) -> Self:
         """Start the thread. Redis is connected to at the first call."""
+        self._loop = loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run, args=(loop,), name="background-streams", daemon=True)
         self._thread.start()
         self._handler = self.call(self._new_handler())
         return self
@@ -69,12 +72,13 @@ class BackgroundStreams:
         """Run a coroutine on the loop and wait for what it gives or raises; an interrupt cancels it.
 
         Raises:
-            StreamUnavailable: the thread is not running.
+            StreamUnavailable: this is not started, or closed.
         """
-        if not self._thread.is_alive():
+        loop = self._loop
+        if loop is None:
             work.close()
-            raise StreamUnavailable("BackgroundStreams is not open: use it inside its with block.")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise StreamUnavailable(NOT_OPEN)
+        future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             return future.result()
         except BaseException:
@@ -91,19 +95,16 @@ class BackgroundStreams:
 
     def close(self) -> None:
         """End what still runs, close the connections, end the thread. Again: nothing happens."""
-        if self._thread.is_alive():
-            self.call(self._shut())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(STOP_TIMEOUT.total_seconds())
-        self._handler = None
-        self.leases.close()
-
-    def _main(self) -> None:
-        asyncio.set_event_loop(self._loop)
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
         try:
-            self._loop.run_forever()
+            self.call(self._shut())
         finally:
-            self._loop.close()
+            self._loop = self._handler = None
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(STOP_TIMEOUT.total_seconds())
+            self.leases.close()
 
     async def _new_handler(self) -> RedisStreamResponseHandler:
         return RedisStreamResponseHandler(self._connect(), self._ttl)
@@ -112,7 +113,15 @@ class BackgroundStreams:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.wait_for(cancel_and_wait(others), STOP_TIMEOUT.total_seconds())
         await self.handler.aclose()
-        await self._loop.shutdown_asyncgens()
+        await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
 
 
 class _End:

@@ -40,7 +40,7 @@ HURRY: Final = timedelta(seconds=5)
 
 
 class RunStopped(Exception):
-    """The run was cancelled through this project's routes: end it, keep what it gave."""
+    """Somebody asked the run to stop: end it, keep what it gave."""
 
 
 class RunRecording:

@@ -47,6 +47,8 @@ RESUME_FIRST: Final = timedelta(milliseconds=100)
 RESUME_MOST: Final = timedelta(seconds=5)
 #: How long the API may take to hear that a response is to be cancelled.
 CANCEL_TIMEOUT: Final = timedelta(seconds=5)
+#: What the SDK raises when a connection breaks: the second where it looks like an end, in mid-character.
+_BROKEN: Final = (APIConnectionError, UnicodeDecodeError)
 #: Answers from which on another try may go better; below, but for these, the events are gone for good.
 _SERVER_ERROR: Final = 500
 _TRY_AGAIN: Final = frozenset({408, 409, 429})
@@ -121,7 +123,8 @@ class AsyncResponseRecorder:
         """Record a response's events, and pass them on.
 
         Raises:
-            APIConnectionError: the connection broke, and the response can't be resumed.
+            APIConnectionError: the connection broke, and the response can't be resumed (or what else the SDK
+                raises then).
             StreamUnavailable: Redis stayed away too long.
             WriterRefused: the run has ended elsewhere.
         """
@@ -129,10 +132,10 @@ class AsyncResponseRecorder:
         source: AsyncIterator[ResponseStreamEvent] | None = stream
         try:
             while source is not None:
-                lost: APIConnectionError | None = None
+                lost: Exception | None = None
                 try:
                     event = await self._next(source, place)
-                except APIConnectionError as error:
+                except _BROKEN as error:
                     event, lost = None, error
                 if event is not None:
                     yield event
@@ -258,7 +261,8 @@ class ResponseRecorder:
         """Record a response's events, and pass them on.
 
         Raises:
-            APIConnectionError: the connection broke, and the response can't be resumed.
+            APIConnectionError: the connection broke, and the response can't be resumed (or what else the SDK
+                raises then).
             StreamUnavailable: Redis stayed away too long.
             WriterRefused: the run has ended elsewhere.
         """
@@ -266,10 +270,10 @@ class ResponseRecorder:
         source: Iterator[ResponseStreamEvent] | None = stream
         try:
             while source is not None:
-                lost: APIConnectionError | None = None
+                lost: Exception | None = None
                 try:
                     event = self._next(source, place)
-                except APIConnectionError as error:
+                except _BROKEN as error:
                     event, lost = None, error
                 if event is not None:
                     yield event
