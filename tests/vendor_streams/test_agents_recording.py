@@ -198,6 +198,7 @@ def _is_right(chunks: list[StreamChunk]) -> None:
     """What came is right as far as it goes, and ends with a reason."""
     assert service.ANSWER.startswith(text_of(chunks))
     assert sum(chunk.is_terminal for chunk in chunks) == 1
+    assert all(isinstance(chunk.data, dict) for chunk in chunks if chunk.type), "half an event"
     end = chunks[-1]
     if "thread.run.completed" in types_of(chunks):
         assert end.status is RunStatus.COMPLETED
