@@ -38,6 +38,22 @@ async def test_cancel_ends_the_readers_stream(slow_http: httpx.AsyncClient) -> N
     assert events[-1].id
 
 
+async def test_reader_is_told_that_it_was_cancelled(slow_http: httpx.AsyncClient) -> None:
+    """Section 6.2: the ``done`` of a cancelled run comes after ``cancelled``, which moves no cursor."""
+    _, events = await cancelled_run(slow_http)
+    *texts, cancelled, done = events
+    assert (cancelled.event, done.event) == ("cancelled", "done")
+    assert cancelled.id == texts[-1].id
+    assert not cancelled.has_own_id
+
+
+async def test_completed_run_was_not_cancelled(http: httpx.AsyncClient) -> None:
+    """The ``done`` of a run that was completed comes without ``cancelled``."""
+    run = await finished_run(http, "Tell me a joke")
+    events = await read_events(http, run["conversation_id"])
+    assert {event.event for event in events} == {"message", "done"}
+
+
 async def test_cancelled_run_says_so(slow_http: httpx.AsyncClient) -> None:
     """A cancelled run's status is Canceled, with the part of the answer that it gave."""
     run, events = await cancelled_run(slow_http)
