@@ -20,7 +20,7 @@ DONE: Final = "[DONE]"
 CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
 #: Events of the protocol that are no typed entries.
 _OWN_EVENTS: Final = ("cancelled", "done", "error", "gap", "message")
-#: Before the ``done`` of a run that was cancelled. Without an id: whoever is cut between the two gets both again.
+#: Before the ``done`` of a cancelled run. Without an id: who is cut between the two gets both again.
 _CANCELLED: Final = encode_event("cancelled", to_json({"reason": "The run was cancelled."}))
 _PLAIN_NOTES: Final = {
     RESET: "\n[The answer starts again.]\n",

@@ -148,7 +148,7 @@ def test_id_of_an_unfinished_event_does_not_count() -> None:
 
 
 def test_id_alone_moves_the_cursor() -> None:
-    """A block that has nothing but an ``id`` is no event, and moves the cursor; an empty one takes it back."""
+    """A block with nothing but an ``id`` is no event, and moves the cursor; an empty one takes it back."""
     decoder = ServerSentEventDecoder()
     assert decoder.feed(b"id: 5-0\n\n") == []
     assert decoder.last_event_id == "5-0"
@@ -156,7 +156,7 @@ def test_id_alone_moves_the_cursor() -> None:
 
 
 def test_id_stays_in_force_over_a_reconnect() -> None:
-    """A decoder that is given the last id has it in force for events without one, and tells which those are."""
+    """A decoder given the last id has it in force for events without one, and tells which those are."""
     decoder = ServerSentEventDecoder("7-0")
     gap, text = decoder.feed(encode_event("gap", "{}") + encode_event("message", "x", entry_id="7-0"))
     assert (gap.id, gap.has_own_id) == ("7-0", False)
