@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
 
@@ -136,25 +137,28 @@ def decode_event(event: ServerSentEvent, cursor: str | None, end: EndStatus) -> 
     if event.event == "done":
         return Done(end, cursor=cursor)
     data = _from_json(event.data)
-    fields = data if isinstance(data, dict) else {}
-    match event.event:
-        case "error":
-            code, message = _text(fields, "code") or "error", _text(fields, "message") or "The run failed."
-            return Failed(code, message, cursor=cursor)
-        case "reset":
-            return Reset(_text(fields, "reason"), cursor=cursor)
-        case "gap":
-            return Gap(_text(fields, "reason"), cursor=cursor)
-        case "tool_call":
-            call_id, name = _text(fields, "call_id"), _text(fields, "name")
-            return ToolCall(call_id, name, fields.get("arguments"), cursor=cursor)
-        case "tool_result":
-            return ToolResult(_text(fields, "call_id"), fields.get("result"), cursor=cursor)
-        case "reasoning":
-            return Reasoning(_text(fields, "text"), cursor=cursor)
-        case "usage":
-            return Usage(fields, cursor=cursor)
-    return Other(event.event, data, cursor=cursor)
+    make = _MAKERS.get(event.event)
+    if make is None:
+        return Other(event.event, data, cursor=cursor)
+    return make(data if isinstance(data, dict) else {}, cursor)
+
+
+_Fields = dict[str, Any]
+_MAKERS: Final[dict[str, Callable[[_Fields, str | None], StreamEvent]]] = {
+    "error": lambda fields, cursor: Failed(
+        _text(fields, "code") or "error", _text(fields, "message") or "The run failed.", cursor=cursor
+    ),
+    "reset": lambda fields, cursor: Reset(_text(fields, "reason"), cursor=cursor),
+    "gap": lambda fields, cursor: Gap(_text(fields, "reason"), cursor=cursor),
+    "tool_call": lambda fields, cursor: ToolCall(
+        _text(fields, "call_id"), _text(fields, "name"), fields.get("arguments"), cursor=cursor
+    ),
+    "tool_result": lambda fields, cursor: ToolResult(
+        _text(fields, "call_id"), fields.get("result"), cursor=cursor
+    ),
+    "reasoning": lambda fields, cursor: Reasoning(_text(fields, "text"), cursor=cursor),
+    "usage": lambda fields, cursor: Usage(fields, cursor=cursor),
+}
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

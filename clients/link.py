@@ -20,11 +20,11 @@ from clients.refusals import describe, is_permanent, judge, read_json
 _log = logging.getLogger("clients")
 
 KEY_HEADER: Final = "x-functions-key"
-TOKEN_HEADER: Final = "x-stream-token"
+TOKEN_HEADER: Final = "x-stream-token"  # noqa: S105 - a name, no secret
 #: Streams that one client may have open at once; the next one waits.
 MAX_CONNECTIONS: Final = 1_000
-#: Conversations whose tokens are kept: of more, the oldest are forgotten.
-MAX_TOKENS: Final = 10_000
+#: Conversations that are remembered with their tokens: of more, the oldest are forgotten.
+MAX_CONVERSATIONS: Final = 10_000
 #: An answer to a request that does not stream takes a second; a failover of its Redis, some more.
 ANSWER_TIMEOUT: Final = timedelta(seconds=60)
 #: For the upload of a message.
@@ -63,7 +63,8 @@ class Link:
         self.patience = patience
         self._api_key = _checked_secret("api_key", api_key)
         self._stream_token = _checked_secret("stream_token", stream_token)
-        self._tokens: OrderedDict[str, str] = OrderedDict()
+        #: The tokens of conversations in which this client has started runs.
+        self._tokens: OrderedDict[str, str | None] = OrderedDict()
         self._on_reconnect = on_reconnect
         for name in _LOGGERS_OF_HEADS:
             logging.getLogger(name).addFilter(_HIDES_TOKENS)
@@ -83,18 +84,22 @@ class Link:
         headers = {"accept-encoding": "identity"}
         if self._api_key is not None:
             headers[KEY_HEADER] = self._api_key
-        token = self._tokens.get(conversation_id or "", self._stream_token)
+        token = self._tokens.get(conversation_id or "") or self._stream_token
         if token is not None:
             headers[TOKEN_HEADER] = token
         return headers
 
-    def keep_token(self, conversation_id: str, token: object) -> None:
-        """Use the token that the service gave for this conversation."""
-        if isinstance(token, str) and _SECRET.fullmatch(token):
-            self._tokens[conversation_id] = token
-            self._tokens.move_to_end(conversation_id)
-            if len(self._tokens) > MAX_TOKENS:
-                self._tokens.popitem(last=False)
+    def remember(self, conversation_id: str, token: object) -> None:
+        """A run was started in this conversation; use the token that came with it, if one did."""
+        is_usable = isinstance(token, str) and _SECRET.fullmatch(token) is not None
+        self._tokens[conversation_id] = str(token) if is_usable else self._tokens.get(conversation_id)
+        self._tokens.move_to_end(conversation_id)
+        if len(self._tokens) > MAX_CONVERSATIONS:
+            self._tokens.popitem(last=False)
+
+    def has_started(self, conversation_id: str) -> bool:
+        """Whether this client has started a run in this conversation, so that the service knew it."""
+        return conversation_id in self._tokens
 
     def timeouts(self, read: timedelta) -> httpx.Timeout:
         """The timeouts of a request whose answer is silent for ``read`` at most."""

@@ -12,7 +12,6 @@ from typing import Final
 import httpx
 
 from clients.errors import (
-    ConversationNotFound,
     InvalidCursor,
     NotFound,
     RunFailed,
@@ -78,7 +77,8 @@ class StreamReading:
         self._clock = asyncio.get_running_loop().time
         self._retrying = Retrying(link.patience, self._clock)
         #: Whether the service has known the stream.
-        self._was_open = False
+        self._was_open = link.has_started(wanted.conversation_id)
+        self._has_connected = False
         self._unknown_since: float | None = None
         self._is_over = False
         #: The failure of a run that may not be the last one to read.
@@ -117,7 +117,7 @@ class StreamReading:
             headers["last-event-id"] = position.last_event_id
         elif position.cursor is not None:
             params["cursor"] = position.cursor
-            if self._was_open and position.cursor == _ONLY_NEW:
+            if self._has_connected and position.cursor == _ONLY_NEW:
                 yield Gap("the connection was cut before the first event: some may be missing", cursor=None)
         timeouts = self._link.timeouts(self._link.patience.stall_after)
         async with self._link.http.stream(
@@ -136,9 +136,11 @@ class StreamReading:
                     raise unexpected(response, EVENT_STREAM)
                 yield Trouble("something else than the service answered")
             else:
-                self._was_open, self._unknown_since = True, None
-                async for part in self._body(response):
-                    yield part
+                self._was_open = self._has_connected = True
+                self._unknown_since = None
+                async with aclosing(self._body(response)) as parts:
+                    async for part in parts:
+                        yield part
 
     async def _refused(self, response: httpx.Response) -> Trouble | Reset:
         position = self._position
@@ -150,7 +152,7 @@ class StreamReading:
             # The service gave it out, and knows it no longer: its stream was written anew.
             position.forget()
             return Reset("the service no longer knows the cursor: all of it comes again", cursor=None)
-        except (ConversationNotFound, NotFound):
+        except NotFound:
             now = self._clock()
             self._unknown_since = self._unknown_since or now
             if not self._was_open or now - self._unknown_since > UNKNOWN_PATIENCE.total_seconds():
@@ -164,24 +166,28 @@ class StreamReading:
     async def _body(self, response: httpx.Response) -> AsyncGenerator[StreamEvent | Trouble, None]:
         decoder = ServerSentEventDecoder(self._position.last_event_id or "")
         heartbeats = 0
-        async for piece in response.aiter_bytes():
-            for event in decoder.feed(piece):
-                for shown in self._take(event):
-                    yield shown
-                if self._is_over:
-                    return
-            if decoder.retry is not None:
-                self._retrying.reconnection_time = timedelta(milliseconds=decoder.retry)
-            if decoder.comments > heartbeats:
-                heartbeats = decoder.comments
-                self._retrying.progress()
-            if decoder.pending > MAX_EVENT:
-                raise unexpected(response, f"events of at most {MAX_EVENT} characters")
-            # Bytes alone are no progress: they may be those of an event that never ends.
-            self._retrying.check("no event was ever complete", self._position.cursor)
+        async with aclosing(response.aiter_bytes()) as pieces:
+            async for piece in pieces:
+                for event in decoder.feed(piece):
+                    for shown in self._take(event):
+                        yield shown
+                    if self._is_over:
+                        return
+                if decoder.comments > heartbeats:
+                    heartbeats = decoder.comments
+                    self._retrying.progress()
+                self._look_at(decoder, response)
         # It ended in good order: the service asks to come back, and not before this.
         at_least = timedelta(milliseconds=decoder.retry or 0)
         yield Trouble("the answer ended before the run did", at_least)
+
+    def _look_at(self, decoder: ServerSentEventDecoder, response: httpx.Response) -> None:
+        if decoder.retry is not None:
+            self._retrying.reconnection_time = timedelta(milliseconds=decoder.retry)
+        if decoder.pending > MAX_EVENT:
+            raise unexpected(response, f"events of at most {MAX_EVENT} characters")
+        # Bytes alone are no progress: they may be those of an event that never ends.
+        self._retrying.check("no event was ever complete", self._position.cursor)
 
     def _take(self, event: ServerSentEvent) -> list[StreamEvent]:
         """What the caller is given for an event.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from contextlib import aclosing
 from typing import Any, Final
 
 import httpx
@@ -24,8 +25,10 @@ from clients.patience import Trouble, parse_retry_after
 
 #: Statuses of a service, or of a proxy before it, that is away for the moment.
 _PASSING: Final = (408, 425, 429, 500, 502, 503, 504)
-#: More of an error's body is not read: the service's own have a few hundred bytes.
-_BODY_LIMIT: Final = 65_536
+#: More of an error's body is not read, in bytes: the service's own have a few hundred.
+_ERROR_LIMIT: Final = 65_536
+#: More of an answer is not read, in bytes: a status holds the run's whole text.
+_ANSWER_LIMIT: Final = 64 * 1024 * 1024
 _BY_CODE: Final[dict[str, type[RequestRefused]]] = {
     "agent_not_found": AgentNotFound,
     "conversation_not_found": ConversationNotFound,
@@ -43,11 +46,13 @@ _BY_STATUS: Final[dict[int, type[RequestRefused]]] = {
 
 async def read_json(response: httpx.Response) -> dict[str, Any]:
     """The JSON object of an answer that is still open; an empty one where it is something else."""
+    limit = _ANSWER_LIMIT if response.is_success else _ERROR_LIMIT
     body = bytearray()
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > _BODY_LIMIT:
-            return {}
+    async with aclosing(response.aiter_bytes()) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > limit:
+                return {}
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
