@@ -166,17 +166,16 @@ class StreamReading:
     async def _body(self, response: httpx.Response) -> AsyncGenerator[StreamEvent | Trouble, None]:
         decoder = ServerSentEventDecoder(self._position.last_event_id or "")
         heartbeats = 0
-        async with aclosing(response.aiter_bytes()) as pieces:
-            async for piece in pieces:
-                for event in decoder.feed(piece):
-                    for shown in self._take(event):
-                        yield shown
-                    if self._is_over:
-                        return
-                if decoder.comments > heartbeats:
-                    heartbeats = decoder.comments
-                    self._retrying.progress()
-                self._look_at(decoder, response)
+        async for piece in response.aiter_bytes():
+            for event in decoder.feed(piece):
+                for shown in self._take(event):
+                    yield shown
+                if self._is_over:
+                    return
+            if decoder.comments > heartbeats:
+                heartbeats = decoder.comments
+                self._retrying.progress()
+            self._look_at(decoder, response)
         # It ended in good order: the service asks to come back, and not before this.
         at_least = timedelta(milliseconds=decoder.retry or 0)
         yield Trouble("the answer ended before the run did", at_least)

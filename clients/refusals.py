@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-from contextlib import aclosing
 from typing import Any, Final
 
 import httpx
@@ -48,11 +47,10 @@ async def read_json(response: httpx.Response) -> dict[str, Any]:
     """The JSON object of an answer that is still open; an empty one where it is something else."""
     limit = _ANSWER_LIMIT if response.is_success else _ERROR_LIMIT
     body = bytearray()
-    async with aclosing(response.aiter_bytes()) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > limit:
-                return {}
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > limit:
+            return {}
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
