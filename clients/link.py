@@ -7,6 +7,7 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import quote
@@ -46,6 +47,12 @@ class _HidesTokens(logging.Filter):
 _HIDES_TOKENS: Final = _HidesTokens()
 
 
+@dataclass(frozen=True, slots=True)
+class _Started:
+    run: str
+    token: str | None = field(repr=False)
+
+
 class Link:
     """One service, as one client may use it."""
 
@@ -63,8 +70,8 @@ class Link:
         self.patience = patience
         self._api_key = _checked_secret("api_key", api_key)
         self._stream_token = _checked_secret("stream_token", stream_token)
-        #: The tokens of conversations in which this client has started runs.
-        self._tokens: OrderedDict[str, str | None] = OrderedDict()
+        #: By conversation, what this client has started last.
+        self._started: OrderedDict[str, _Started] = OrderedDict()
         self._on_reconnect = on_reconnect
         for name in _LOGGERS_OF_HEADS:
             logging.getLogger(name).addFilter(_HIDES_TOKENS)
@@ -84,22 +91,25 @@ class Link:
         headers = {"accept-encoding": "identity"}
         if self._api_key is not None:
             headers[KEY_HEADER] = self._api_key
-        token = self._tokens.get(conversation_id or "") or self._stream_token
+        started = self._started.get(conversation_id or "")
+        token = (started.token if started else None) or self._stream_token
         if token is not None:
             headers[TOKEN_HEADER] = token
         return headers
 
-    def remember(self, conversation_id: str, token: object) -> None:
+    def remember(self, conversation_id: str, run: str, token: object) -> None:
         """A run was started in this conversation; use the token that came with it, if one did."""
+        before = self._started.pop(conversation_id, None)
         is_usable = isinstance(token, str) and _SECRET.fullmatch(token) is not None
-        self._tokens[conversation_id] = str(token) if is_usable else self._tokens.get(conversation_id)
-        self._tokens.move_to_end(conversation_id)
-        if len(self._tokens) > MAX_CONVERSATIONS:
-            self._tokens.popitem(last=False)
+        usable = str(token) if is_usable else before.token if before else None
+        self._started[conversation_id] = _Started(run, usable)
+        if len(self._started) > MAX_CONVERSATIONS:
+            self._started.popitem(last=False)
 
-    def has_started(self, conversation_id: str) -> bool:
-        """Whether this client has started a run in this conversation, so that the service knew it."""
-        return conversation_id in self._tokens
+    def has_started(self, conversation_id: str, run: str | None) -> bool:
+        """Whether this client has started the run (``None``: any) as the last one, so that it was known."""
+        started = self._started.get(conversation_id)
+        return started is not None and run in (None, started.run)
 
     def timeouts(self, read: timedelta) -> httpx.Timeout:
         """The timeouts of a request whose answer is silent for ``read`` at most."""

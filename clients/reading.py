@@ -77,7 +77,7 @@ class StreamReading:
         self._clock = asyncio.get_running_loop().time
         self._retrying = Retrying(link.patience, self._clock)
         #: Whether the service has known the stream.
-        self._was_open = link.has_started(wanted.conversation_id)
+        self._was_open = link.has_started(wanted.conversation_id, wanted.run)
         self._has_connected = False
         self._unknown_since: float | None = None
         self._is_over = False
@@ -155,7 +155,8 @@ class StreamReading:
         except NotFound:
             now = self._clock()
             self._unknown_since = self._unknown_since or now
-            if not self._was_open or now - self._unknown_since > UNKNOWN_PATIENCE.total_seconds():
+            patience = min(UNKNOWN_PATIENCE, self._link.patience.give_up_after / 2)
+            if not self._was_open or now - self._unknown_since > patience.total_seconds():
                 raise
             return Trouble("the conversation is unknown at the moment")
         except UnexpectedAnswer:

@@ -108,7 +108,7 @@ class StreamClient:
         report = read_report(agent, told)
         if report is None:
             raise _not_understood(path)
-        self._link.remember(report.conversation_id, told.get("stream_token"))
+        self._link.remember(report.conversation_id, report.run, told.get("stream_token"))
         run = Run(agent, report.conversation_id, report.run)
         if not wait:
             return run
