@@ -75,10 +75,10 @@ class PlainScreen:
                 self.is_inexact = True
                 self.note(f"Part of the answer is no longer retained: {reason}.")
             case ToolCall(name=name, arguments=arguments):
-                self.note(f"→ {name}({_arguments(arguments)})")
+                self.note(_shortened(f"→ {name}({_arguments(arguments)})"))
                 self._wait_for(f"{_one_line(name)} …")
             case ToolResult(result=result):
-                self.note(f"← {_plain(result)}")
+                self.note(_shortened(f"← {_plain(result)}"))
             case Done(status=status):
                 self._end()
                 if status is EndStatus.CANCELLED:
@@ -96,7 +96,7 @@ class PlainScreen:
     def failed(self, error: ClientError) -> None:
         """A red line on stderr."""
         self._end()
-        self._notes.print(RichText(f"{_one_line(error.message, None)} [{error.code}]", style="red"))
+        self._notes.print(RichText(f"{_one_line(error.message)} [{error.code}]", style="red"))
 
     def close(self) -> None:
         """Take away what shows that somebody works."""
@@ -203,6 +203,10 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _one_line(text: str, length: int | None = _NOTE_LENGTH) -> str:
-    line = _CONTROLS.sub("", _SPACE.sub(" ", text)).strip()
-    return line if length is None or len(line) <= length else line[: length - 1] + "…"
+def _one_line(text: str) -> str:
+    return _CONTROLS.sub("", _SPACE.sub(" ", text)).strip()
+
+
+def _shortened(text: str) -> str:
+    line = _one_line(text)
+    return line if len(line) <= _NOTE_LENGTH else line[: _NOTE_LENGTH - 1] + "…"
