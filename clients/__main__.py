@@ -81,9 +81,11 @@ def _take_turns(runner: asyncio.Runner, turns: Turns, options: ChatOptions, scre
         status = runner.run(turns.show_latest())
     if not is_interactive or status in (ExitStatus.UNUSABLE, ExitStatus.REFUSED, ExitStatus.AWAY):
         return status
-    while (said := _ask()) is not None:
+    while not turns.was_left and (said := _ask()) is not None:
         if said:
-            runner.run(turns.say(said))
+            status = runner.run(turns.say(said))
+    if turns.was_left:
+        return status
     if turns.conversation_id is not None:
         screen.note(options.command_to_resume(turns.conversation_id))
     return ExitStatus.ANSWERED

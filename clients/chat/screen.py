@@ -75,10 +75,10 @@ class PlainScreen:
                 self.is_inexact = True
                 self.note(f"Part of the answer is no longer retained: {reason}.")
             case ToolCall(name=name, arguments=arguments):
-                self.note(_shortened(f"→ {name}({_arguments(arguments)})"))
+                self.note(self._shortened(f"→ {name}({_arguments(arguments)})"))
                 self._wait_for(f"{_one_line(name)} …")
             case ToolResult(result=result):
-                self.note(_shortened(f"← {_plain(result)}"))
+                self.note(self._shortened(f"← {_plain(result)}"))
             case Done(status=status):
                 self._end()
                 if status is EndStatus.CANCELLED:
@@ -128,6 +128,14 @@ class PlainScreen:
             self._out.write(_CONTROLS.sub("\ufffd", piece.text) if self._is_terminal else piece.text)
             self._at_line_start = piece.text.endswith("\n")
         self._out.flush()
+
+    def _shortened(self, text: str) -> str:
+        line = RichText(_one_line(text))
+        line.truncate(
+            min(_NOTE_LENGTH, self._notes.width - 1) if self._shares_lines else _NOTE_LENGTH,
+            overflow="ellipsis",
+        )
+        return line.plain
 
     def _break_line(self) -> None:
         if not self._at_line_start and self._is_terminal:
@@ -205,8 +213,3 @@ def _plain(value: Any) -> str:
 
 def _one_line(text: str) -> str:
     return _CONTROLS.sub("", _SPACE.sub(" ", text)).strip()
-
-
-def _shortened(text: str) -> str:
-    line = _one_line(text)
-    return line if len(line) <= _NOTE_LENGTH else line[: _NOTE_LENGTH - 1] + "…"

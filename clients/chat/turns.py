@@ -54,6 +54,8 @@ class Turns:
         self._screen = screen
         self._was_stopped = False
         self._run: Run | None = None
+        #: Whether the person has left a run that goes on.
+        self.was_left = False
         #: Of the conversation, once it is known.
         self.conversation_id = options.resume
 
@@ -89,7 +91,8 @@ class Turns:
         await asyncio.to_thread(self._screen.close)
         if working.cancelled():
             # Raises what went wrong while it obeyed, if something did.
-            await obeying
+            for text in await obeying:
+                await self._say(text)
             return ExitStatus.INTERRUPTED
         return working.result()
 
@@ -127,37 +130,36 @@ class Turns:
             return ExitStatus.INEXACT
         return status
 
-    async def _obey(self, interrupts: Interrupts) -> None:
-        """Stop the run at the first Ctrl-C, leave it at a second; return once it is to be left."""
+    async def _obey(self, interrupts: Interrupts) -> list[str]:
+        """Stop the run at the first Ctrl-C, leave it at a second; what to say once it is left."""
         await interrupts.next()
         conversation_id = self.conversation_id
         if conversation_id is None:
-            await self._say("Not waiting any longer. The run may have been started.")
-            return
+            return ["Not waiting any longer. The run may have been started."]
         seconds = SECOND_CHANCE.total_seconds()
         await self._say(f"Stopping the run in {seconds:.0f} s. Ctrl-C again leaves it going on.")
         try:
             async with asyncio.timeout(seconds):
                 await interrupts.next()
         except TimeoutError:
-            await self._stop(interrupts, conversation_id)
-        else:
-            resume = self._options.command_to_resume(conversation_id)
-            await self._say("Left. The run goes on; come back to it:")
-            await self._say(resume)
+            return await self._stop(interrupts, conversation_id)
+        self.was_left = True
+        return ["Left. The run goes on; come back to it:", self._options.command_to_resume(conversation_id)]
 
-    async def _stop(self, interrupts: Interrupts, conversation_id: str) -> None:
+    async def _stop(self, interrupts: Interrupts, conversation_id: str) -> list[str]:
         self._was_stopped = True
         try:
             run = self._run.run if self._run else None
             await self._client.cancel(self._options.agent, conversation_id, run=run)
         except ClientError as error:
             await asyncio.to_thread(self._screen.failed, error)
-            await self._say("The run could not be stopped.")
+            told = "The run could not be stopped; see what becomes of it:"
         else:
             # Its stream says that it has ended; whoever can't wait for that presses once more.
             await interrupts.next()
-        await self._say(self._options.command_to_resume(conversation_id))
+            told = "Left while the run was being stopped; see what became of it:"
+        self.was_left = True
+        return [told, self._options.command_to_resume(conversation_id)]
 
     async def _say(self, text: str) -> None:
         await asyncio.to_thread(self._screen.note, text)

@@ -181,6 +181,8 @@ class Terminal:
         )
         os.close(theirs)
         self.seen = ""
+        #: How much of it the test has waited for.
+        self._read = 0
 
     def type(self, text: str) -> None:
         """Press keys."""
@@ -189,9 +191,9 @@ class Terminal:
     async def until(self, text: str) -> str:
         """Wait until it has written this; what it wrote since the last time."""
         loop = asyncio.get_running_loop()
-        start = len(self.seen)
+        start = self._read
         async with asyncio.timeout(PATIENCE):
-            while text not in self.seen[start:]:
+            while (place := self.seen.find(text, start)) < 0:
                 readable = asyncio.Event()
                 loop.add_reader(self._side, readable.set)
                 try:
@@ -201,7 +203,8 @@ class Terminal:
                     raise AssertionError(f"it ended before {text!r}: {self.seen!r}") from None
                 finally:
                     loop.remove_reader(self._side)
-        return self.seen[start:]
+        self._read = place + len(text)
+        return self.seen[start : self._read]
 
     def close(self) -> None:
         """Kill it."""
