@@ -99,7 +99,7 @@ async def test_cancel_twice_in_a_row(slow_http: httpx.AsyncClient) -> None:
     for _ in range(2):
         assert (await slow_http.delete(f"{RUN}/{run['conversation_id']}")).status_code in (200, 202)
     events = await read_events(slow_http, run["conversation_id"], {"cursor": "0"})
-    assert [event.event for event in events if event.event != "message"] == ["done"]
+    assert [event.event for event in events if event.event != "message"] == ["cancelled", "done"]
 
 
 async def test_cancel_of_a_completed_run(http: httpx.AsyncClient) -> None:
@@ -119,7 +119,7 @@ async def test_cancel_of_a_waiting_run(slow_http: httpx.AsyncClient) -> None:
     response = await slow_http.delete(f"{RUN}/{conversation}", params={"run": second["correlation_id"]})
     assert (response.status_code, response.json()["status"]) == (200, "Canceled")
     events = await read_events(slow_http, conversation, {"run": second["correlation_id"]})
-    assert [event.event for event in events] == ["done"]
+    assert [event.event for event in events] == ["cancelled", "done"]
     assert (await slow_http.get(first["links"]["status"])).json()["status"] == "Running"
     await slow_http.delete(f"{RUN}/{conversation}", params={"run": first["correlation_id"]})
     await read_events(slow_http, conversation, {"run": first["correlation_id"]})
