@@ -49,6 +49,8 @@ class Told:
     cut: int | None = None
     #: Whether it is silent after that, for as long as the test lasts, and not closed.
     hangs: bool = False
+    #: Whether more bytes of the same line keep coming after that.
+    drips: bool = False
 
     def encoded(self) -> bytes:
         """Every byte of it."""
@@ -154,6 +156,11 @@ class ReplayServer:
             told = self.behave(asked)
             writer.write(told.encoded()[: told.cut])
             await writer.drain()
+            while told.drips:
+                writer.write(b"1\r\nx\r\n")
+                await writer.drain()
+                # The slow line is the fault itself, nothing that is waited for.
+                await asyncio.sleep(0.01)
             if told.hangs:
                 await reader.read()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

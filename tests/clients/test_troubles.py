@@ -122,6 +122,10 @@ async def test_nobody_listens() -> None:
 async def test_bytes_that_are_never_an_event_are_no_progress() -> None:
     """Bytes that keep coming and never make an event do not keep the client waiting for ever."""
     patience = replace(HURRY, give_up_after=timedelta(milliseconds=200))
-    async with client_of(lambda _: part(0, b"data: x"), patience) as (client, _):
+    # All of an answer but its last chunk, which is five bytes.
+    told = part(0, b"data: x")
+    told = replace(told, cut=len(told.encoded()) - 5, drips=True)
+    async with client_of(lambda _: told, patience) as (client, server):
         with pytest.raises(Unreachable):
             await client.text(CONVERSATION)
+        assert len(server.asked) == 1

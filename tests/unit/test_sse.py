@@ -76,7 +76,9 @@ CHUNKS = st.builds(
     StreamChunk,
     entry_id=st.just("7-0"),
     text=HOSTILE,
-    type=st.none() | HOSTILE | st.sampled_from(["done", "error", "message", "reset", "gap", "cancelled", "id"]),
+    type=st.none()
+    | HOSTILE
+    | st.sampled_from(["done", "error", "message", "reset", "gap", "cancelled", "id"]),
     data=st.dictionaries(HOSTILE, HOSTILE, max_size=2),
     error=st.none() | HOSTILE,
     code=st.none() | HOSTILE,
