@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from streaming.entries import GAP, READING_EVENTS, RESET, StreamChunk, to_json
+from streaming.entries import GAP, READING_EVENTS, RESET, RunStatus, StreamChunk, to_json
 from streaming.http.limits import TimeLimit
 from streaming.reading.open_stream import OpenStream
 from streaming.reading.reader import HEARTBEAT
@@ -20,7 +20,9 @@ DONE: Final = "[DONE]"
 #: Ends plain text that ends early.
 CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
 #: Events of the protocol that are no typed entries.
-_OWN_EVENTS: Final = ("done", "error", "gap", "message")
+_OWN_EVENTS: Final = ("cancelled", "done", "error", "gap", "message")
+#: Before the ``done`` of a cancelled run. Without an id: who is cut between the two gets both again.
+_CANCELLED: Final = encode_event("cancelled", to_json({"reason": "The run was cancelled."}))
 _PLAIN_NOTES: Final = {
     RESET: "\n[The answer starts again.]\n",
     GAP: "\n[Part of the answer is no longer retained.]\n",
@@ -66,7 +68,8 @@ def _encode(chunk: StreamChunk, *, all_events: bool) -> bytes:
         error = to_json({"code": chunk.code, "message": chunk.error})
         return encode_event("error", error, entry_id=chunk.entry_id)
     if chunk.is_done:
-        return encode_event("done", DONE, entry_id=chunk.entry_id)
+        done = encode_event("done", DONE, entry_id=chunk.entry_id)
+        return _CANCELLED + done if chunk.status is RunStatus.CANCELLED else done
     if chunk.type is None:
         return encode_event("message", chunk.text or "", entry_id=chunk.entry_id)
     if chunk.type == GAP or not chunk.is_entry:

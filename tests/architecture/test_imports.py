@@ -52,7 +52,7 @@ ROOMS: Final = {
     "bridges": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
     "function_app": Room(ours=_PARTS),
     "standalone": Room(ours=_PARTS),
-    "clients": Room(ours=("streaming.sse",), others=("httpx",)),
+    "clients": Room(ours=("streaming.sse",), others=("httpx", "rich")),
     "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone"), others=("redis",)),
     "soak": Room(
         ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
@@ -247,6 +247,7 @@ def test_one_module_builds_redis_clients(project: SourceTree) -> None:
         (forbidden_imports, {"benchmarks/a.py": "from tests import doubles"}, "tests"),
         (forbidden_imports, {"clients/a.py": "import redis"}, "redis"),
         (stray_imports, {"bridges/a.py": "from azure.ai.agents import models"}, "azure.ai.agents"),
+        (forbidden_imports, {"clients/a.py": "import streaming.errors"}, "streaming.errors"),
         (
             climbing_imports,
             {"streaming/store/a.py": "import streaming.reading.b", "streaming/reading/b.py": ""},
