@@ -125,7 +125,9 @@ class _RunTrail:
                 if content.text:
                     yield _stream("reasoning", content.text)
             case "function_result":
-                yield _stream("tool_result", _plain(content.result), call_id=bounded(content.call_id or "", ID_LIMIT))
+                yield _stream(
+                    "tool_result", _plain(content.result), call_id=bounded(content.call_id or "", ID_LIMIT)
+                )
             case "usage":
                 yield _stream("usage", "", usage=_usage(content.usage_details))
             case "error":
@@ -149,7 +151,9 @@ class _RunTrail:
     def _finished_calls(self) -> Iterator[TrailEvent]:
         calls, self._calls = self._calls, {}
         for call_id, call in calls.items():
-            yield _stream("tool_call", f"{call['name']}({call['arguments']})", call_id=bounded(call_id, ID_LIMIT))
+            yield _stream(
+                "tool_call", f"{call['name']}({call['arguments']})", call_id=bounded(call_id, ID_LIMIT)
+            )
 
     def conclude(self, response: AgentResponse[Any]) -> Iterator[TrailEvent]:
         """What is still missing, and how the run ended."""
@@ -169,7 +173,10 @@ class _RunTrail:
 
 def failed(message: str | None, code: str | None, **more: Any) -> TrailEvent:
     """The end of a run that failed, was cancelled or was interrupted, as a user may be told it."""
-    told = {"error": bounded(message or "The agent failed.", TEXT_LIMIT), "code": bounded(code or "agent_failed", ID_LIMIT)}
+    told = {
+        "error": bounded(message or "The agent failed.", TEXT_LIMIT),
+        "code": bounded(code or "agent_failed", ID_LIMIT),
+    }
     return TrailEvent(_now(), EventType.ERROR, {**told, **more})
 
 

@@ -28,8 +28,8 @@ PATH: Final = "/api/agents/{agent}/callbacks/{conversation_id}"
 
 #: A run's stream ends a moment before its trail does. Who asks in between waits, at most so long.
 CLOSING_PATIENCE: Final = timedelta(seconds=2)
-#: A trail that is not closed so long after its run's end lost its end: nobody waits for it. More than clocks of
-#: servers differ.
+#: A trail that is not closed so long after its run's end lost its end: nobody waits for it. It is more than
+#: the clocks of servers differ.
 CLOSING_WINDOW: Final = timedelta(seconds=15)
 #: Between two looks at a trail that is about to be closed.
 CLOSING_LOOK: Final = timedelta(milliseconds=20)

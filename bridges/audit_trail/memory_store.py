@@ -138,9 +138,12 @@ class MemoryTrailStore:
             self._deleted.move_to_end(thread)
 
     def _expire(self) -> None:
-        """Both are in the order in which they expire."""
         now = self._clock()
-        held: OrderedDict[Thread, _Trail] | OrderedDict[Thread, _Deleted]
-        for held in (self._trails, self._deleted):
-            while held and (len(held) > MOST_TRAILS or next(iter(held.values())).expires <= now):
-                held.popitem(last=False)
+        _drop_oldest(self._trails, now)
+        _drop_oldest(self._deleted, now)
+
+
+def _drop_oldest(held: OrderedDict[Thread, _Trail] | OrderedDict[Thread, _Deleted], now: float) -> None:
+    """What has expired, or is too much; all are in the order in which they expire."""
+    while held and (len(held) > MOST_TRAILS or next(iter(held.values())).expires <= now):
+        held.popitem(last=False)

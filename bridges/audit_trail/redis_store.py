@@ -56,7 +56,7 @@ class RedisTrailStore:
         found: list[tuple[EntryId, str, TrailEvent]] = []
         start = f"({wanted.after}" if wanted.after is not None else "-"
         while len(found) < wanted.limit:
-            page: list[Any] = await self._redis.xrange(key, min=start, max="+", count=PAGE)
+            page: Any = await self._redis.xrange(key, min=start, max="+", count=PAGE)
             for entry_id, fields in page:
                 run, event = _event(fields)
                 if wanted.has(run, event):
