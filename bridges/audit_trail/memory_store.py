@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from bridges.audit_trail.events import StoredEvent, Thread, TrailEvent, missing_events
 from bridges.audit_trail.settings import AuditTrailSettings
@@ -143,7 +143,10 @@ class MemoryTrailStore:
         _drop_oldest(self._deleted, now)
 
 
-def _drop_oldest(held: OrderedDict[Thread, _Trail] | OrderedDict[Thread, _Deleted], now: float) -> None:
+_Kept = TypeVar("_Kept", _Trail, _Deleted)
+
+
+def _drop_oldest(held: OrderedDict[Thread, _Kept], now: float) -> None:
     """What has expired, or is too much; all are in the order in which they expire."""
     while held and (len(held) > MOST_TRAILS or next(iter(held.values())).expires <= now):
         held.popitem(last=False)
