@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
+from urllib.parse import urlsplit
 
 from streaming.cancellation import cancel_and_wait
 from tests.functions_host.worker import LINE_LIMIT
@@ -20,6 +21,8 @@ from tests.functions_host.worker import LINE_LIMIT
 _SCRIPT: Final = Path(__file__).with_name("worker.py")
 #: Loading an app takes one to three seconds, more on a machine that is busy.
 START_PATIENCE: Final = 60.0
+#: Seconds between two looks whether a worker takes live HTTP yet; nothing tells.
+LISTEN_LOOK: Final = 0.02
 
 
 class WorkerLost(Exception):
@@ -95,6 +98,7 @@ class WorkerProcess:
         try:
             async with asyncio.timeout(START_PATIENCE):
                 await worker._connect(connected)
+                await worker._until_it_listens()
         except BaseException:
             await worker.kill()
             raise
@@ -122,6 +126,21 @@ class WorkerProcess:
             Function(each["id"], each["name"], tuple(each["bindings"])) for each in loaded["functions"]
         )
         self.http_uri = loaded["http_uri"]
+
+    async def _until_it_listens(self) -> None:
+        """The worker begins to take live HTTP a moment after it says where."""
+        if self.http_uri is None:
+            return
+        address = urlsplit(self.http_uri)
+        while not self.lost.is_set():
+            try:
+                _, writer = await asyncio.open_connection(address.hostname, address.port)
+            except OSError:
+                await asyncio.sleep(LISTEN_LOOK)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
 
     @property
     def pid(self) -> int:
