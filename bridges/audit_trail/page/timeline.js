@@ -5,8 +5,9 @@ const SOON = 1000; // ms between two looks while a run goes on
 const LATER = 5000; // ms while none does, or the service is away
 const WORDS = {
   text: "Text", tool_call: "Tool call", tool_result: "Tool result", reasoning: "Reasoning", usage: "Tokens",
-  final: "Final answer", error: "Ended with an error", dropped: "Events are missing here",
+  final: "Final answer", dropped: "Events are missing here",
 };
+const ENDS = { cancelled: "Cancelled", interrupted: "Interrupted" }; // by code; all other errors are failures
 const COUNTS = { input_token_count: "in", output_token_count: "out", total_token_count: "in all" };
 
 const address = new URL(location.href);
@@ -30,11 +31,16 @@ function make(tag, name, text) {
 }
 
 function kindOf(event) {
-  return event.event_type === "stream" ? event.update_kind : event.event_type;
+  if (event.event_type === "stream") return event.update_kind;
+  return event.code === "cancelled" ? "cancelled" : event.event_type;
 }
 
 function colour(kind) {
-  return `k-${WORDS[kind] ? kind : "other"}`;
+  return `k-${WORDS[kind] || kind === "error" ? kind : "other"}`;
+}
+
+function nameOf({ kind, event }) {
+  return event.event_type === "error" ? ENDS[event.code] ?? "Failed" : WORDS[kind] ?? kind;
 }
 
 function seconds(milliseconds) {
@@ -84,8 +90,8 @@ function body({ kind, event, text }, streamed) {
   if (kind === "usage") return event.usage ? [counts(event.usage)] : [];
   if (kind === "dropped") return [make("p", "said quiet", `${event.dropped} of them: the store was away, or too slow.`)];
   const shown = [];
-  if (kind === "error") shown.push(make("p", "said", `${event.error} (${event.code})`));
-  const said = kind === "final" ? event.response_text : kind === "error" ? event.response_text ?? "" : text;
+  if (event.event_type === "error") shown.push(make("p", "said", event.error));
+  const said = ended(event) ? event.response_text : text;
   if (said && ended(event) && said === streamed) shown.push(make("p", "said quiet", "As streamed above."));
   else if (said) shown.push(make("p", kind === "reasoning" ? "said quiet" : "said", said));
   if (ended(event) && event.usage) shown.push(counts(event.usage));
@@ -95,7 +101,8 @@ function body({ kind, event, text }, streamed) {
 function row(each, began, streamed) {
   const item = make("li", colour(each.kind));
   const what = make("div", "what");
-  const head = make("p", "kind", WORDS[each.kind] ?? each.kind);
+  const head = make("p", "kind", nameOf(each));
+  if (each.event.event_type === "error") head.append(make("small", "mono", each.event.code));
   if (each.pieces > 1) head.append(make("small", "", `${each.pieces} pieces in ${seconds(each.to - each.at)}`));
   what.append(head, ...body(each, streamed));
   item.append(make("span", "at", `+${seconds(Math.max(0, each.at - began))}`), what);
@@ -122,7 +129,11 @@ function show(run) {
   const head = make("header");
   head.append(make("h2", "asked", events[0].request_message || "(message not known)"));
   const facts = make("div", "facts");
-  const state = end ? (end.event_type === "final" ? ["good", "Completed"] : ["bad", end.code]) : ["live", "Running"];
+  let state = ["live", "Running"];
+  if (end) {
+    const name = nameOf({ kind: kindOf(end), event: end });
+    state = end.event_type === "final" ? ["good", "Completed"] : [end.code === "cancelled" ? "" : "bad", name];
+  }
   facts.append(make("b", `pill ${state[0]}`, state[1]));
   facts.append(make("span", "", new Date(began).toLocaleString()), make("span", "", seconds(took)));
   facts.append(make("span", "", `${events.length} event${events.length === 1 ? "" : "s"}`));
