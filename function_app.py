@@ -9,17 +9,20 @@ import os
 from pathlib import Path
 from typing import Final
 
-from redis.asyncio import Redis
-
 from agents import create_agents
+from bridges.audit_trail.audit_trail import create_audit_trail
+from bridges.audit_trail.settings import AuditTrailSettings
+from hosting.callbacks import Callbacks
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
+from streaming.environment import Environment
 from streaming.http.endpoints import Endpoints
 from streaming.http.limits import Load
+from streaming.http.routes import ROUTES
 from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE
@@ -34,26 +37,33 @@ DEFAULT_REDIS_URL: Final = "redis://localhost:6379"
 HOST_JSON: Final = Path(__file__).with_name("host.json")
 
 
-def create_app(settings: Settings) -> StreamingFunctionApp:
-    """Put the function app together. Nothing is connected before its first use."""
+def create_app(settings: Settings, trail_settings: AuditTrailSettings) -> StreamingFunctionApp:
+    """Put the function app together. Nothing is connected before its first use.
+
+    Raises:
+        SettingsError: the audit trail is to observe an agent that there is not.
+    """
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
 
-    def connect_here() -> Redis:
-        return connect(redis_url)
-
     # The worker serves requests on one event loop, and the agents run on another.
+    clients = LoopLocal(lambda: connect(redis_url))
     handlers = LoopLocal(
         lambda: RedisStreamResponseHandler(
-            connect_here(),
+            clients.get(),
             settings.stream_ttl,
             dead_after=RESUME_GRACE,
             wait_replicas=settings.wait_replicas,
         )
     )
     hosted = create_agents(settings.model)
+    names = [each.agent.name or "" for each in hosted]
+    trail_settings.check_agents(names)
+    trail = create_audit_trail(trail_settings, clients.get, settings.run_timeout)
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
 
-    leases = LeaseKeeper(connect_here, settings.stream_ttl)
+    leases = LeaseKeeper(lambda: connect(redis_url), settings.stream_ttl)
+    stream = RedisStreamCallback(handlers.get, leases)
+    observed = Callbacks(stream, trail.callback)
     load = Load()
 
     def endpoints(hub: TaskHub) -> Endpoints:
@@ -70,11 +80,16 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
 
     return StreamingFunctionApp(
         agents=[StreamableAgent(each.agent, settings.run_timeout) for each in hosted],
-        callback=RedisStreamCallback(handlers.get, leases),
+        callback=stream,
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
         access=settings.access,
+        routes=(*ROUTES, *trail.routes),
+        callbacks={name: observed for name in names if trail_settings.observes(name)},
     )
 
 
-app = create_app(within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)))
+app = create_app(
+    within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)),
+    AuditTrailSettings.read(Environment(os.environ)),
+)

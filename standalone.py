@@ -26,7 +26,10 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from agents import create_agents
+from bridges.audit_trail.audit_trail import create_audit_trail
+from bridges.audit_trail.settings import AuditTrailSettings
 from hosting.asgi import create_app
+from hosting.callbacks import Callbacks
 from hosting.durable_agents import DurableAgents, connect_hub
 from hosting.embedded.entity_store import EntityStore
 from hosting.embedded.redis_server import EmbeddedRedis
@@ -36,8 +39,10 @@ from hosting.log_format import configure_logging
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
+from streaming.environment import Environment
 from streaming.errors import SettingsError, StreamingError
 from streaming.http.endpoints import Endpoints
+from streaming.http.routes import ROUTES
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE, interrupted
 from streaming.settings import Settings
@@ -66,8 +71,15 @@ class Service:
 
 
 @asynccontextmanager
-async def run_service(settings: Settings) -> AsyncIterator[Service]:
-    """Everything but the server, while inside."""
+async def run_service(settings: Settings, trail_settings: AuditTrailSettings) -> AsyncIterator[Service]:
+    """Everything but the server, while inside.
+
+    Raises:
+        SettingsError: the audit trail is to observe an agent that there is not.
+    """
+    hosted = create_agents(settings.model)
+    names = [each.agent.name or "" for each in hosted]
+    trail_settings.check_agents(names)
     async with AsyncExitStack() as stack:
         embedded = None
         redis_url = settings.redis_url
@@ -82,9 +94,10 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
 
         resumable = settings.scheduler is not None
         dead_after = RESUME_GRACE if resumable else timedelta(0)
+        clients = LoopLocal(connect_here)
         handlers = LoopLocal(
             lambda: RedisStreamResponseHandler(
-                connect_here(),
+                clients.get(),
                 settings.stream_ttl,
                 dead_after=dead_after,
                 wait_replicas=settings.wait_replicas,
@@ -96,11 +109,17 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             await _settle_left_over(handler)
         leases = LeaseKeeper(connect_here, settings.stream_ttl)
         stack.push_async_callback(asyncio.to_thread, leases.close)
-        hosted = create_agents(settings.model)
         store = None if resumable else EntityStore(connect_here(), settings.conversation_ttl)
         connection = connect_hub(settings.scheduler, store)
-        hub = DurableAgents(connection, RedisStreamCallback(handlers.get, leases))
-        hub.host([each.agent for each in hosted], run_timeout=settings.run_timeout)
+        stream = RedisStreamCallback(handlers.get, leases)
+        trail = create_audit_trail(trail_settings, clients.get, settings.run_timeout)
+        observed = Callbacks(stream, trail.callback)
+        hub = DurableAgents(connection, stream)
+        hub.host(
+            [each.agent for each in hosted],
+            run_timeout=settings.run_timeout,
+            callbacks={name: observed for name in names if trail_settings.observes(name)},
+        )
         stack.push_async_callback(hub.close)
         stack.push_async_callback(_stop_runs, leases, handler, resumable=resumable)
         endpoints = Endpoints(
@@ -112,7 +131,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             leases=leases,
         )
         note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
-        yield Service(create_app(endpoints), handler, note)
+        yield Service(create_app(endpoints, (*ROUTES, *trail.routes)), handler, note)
 
 
 async def _settle_left_over(handler: RedisStreamResponseHandler) -> None:
@@ -190,14 +209,14 @@ def _ready_line(base_url: str, redis_note: str) -> str:
     )
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, trail_settings: AuditTrailSettings) -> None:
     """Serve until asked to stop.
 
     Raises:
-        SettingsError: the address can't be listened on.
+        SettingsError: the address can't be listened on, or an agent that is to be observed is not there.
     """
     with listen(settings.host, settings.port) as listener:
-        async with run_service(settings) as service:
+        async with run_service(settings, trail_settings) as service:
             config = uvicorn.Config(
                 service.app,
                 http=bounded_protocol(settings.limits.max_header_bytes),
@@ -229,9 +248,10 @@ def main() -> int:
     """Run the standalone host. Returns the process's exit status."""
     try:
         settings = Settings.from_environment()
+        trail_settings = AuditTrailSettings.read(Environment(os.environ))
         configure_logging(settings.log_level)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(serve(settings))
+            runner.run(serve(settings, trail_settings))
     except SettingsError as error:
         print(f"Can't start: {error.message}", file=sys.stderr)
         return 2

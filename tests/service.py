@@ -39,6 +39,7 @@ _PORTS: Final = range(20_000, 32_000)
 _SETTINGS: Final = (
     *(
         "API_KEYS",
+        "AUDIT_",
         "AZURE_",
         "AzureFunctions",
         "CONVERSATION_",

@@ -12,7 +12,8 @@ import jwt
 import pytest
 
 from streaming.http.access import Needs
-from streaming.http.routes import ROUTES, Route
+from streaming.http.routes import Route
+from tests.all_routes import ALL_ROUTES
 from tests.service import (
     SLOW,
     Service,
@@ -30,6 +31,7 @@ KEY: Final = "the-key-of-today-and-tomorrow"
 SECRET: Final = "signs-and-verifies-" * 4
 PAGE: Final = "https://app.example.com"
 RUN: Final = "/api/agents/TravelPlanner/run"
+CALLBACKS: Final = "/api/agents/CallbackAgent/callbacks"
 WITH_KEY: Final = {"x-functions-key": KEY}
 WAIT: Final = {"x-ms-wait-for-response": "true"}
 
@@ -90,7 +92,7 @@ def token_for(conversation_id: str, *, lifetime_seconds: int = 60) -> str:
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)
 async def test_every_route_wants_a_key(client: httpx.AsyncClient, route: Route) -> None:
     """Where keys are set, every route but health and the OpenAPI document refuses who has none, with 401."""
     path = route.path.format(agent="TravelPlanner", conversation_id="c")
@@ -187,7 +189,10 @@ async def test_an_event_source_reconnects_with_its_token(client: httpx.AsyncClie
     assert response.status_code == 204
 
 
-@pytest.mark.parametrize("method_and_path", [("GET", RUN), ("DELETE", RUN), ("GET", "/api/agent/stream")])
+@pytest.mark.parametrize(
+    "method_and_path",
+    [("GET", RUN), ("DELETE", RUN), ("GET", "/api/agent/stream"), ("GET", CALLBACKS), ("DELETE", CALLBACKS)],
+)
 async def test_another_conversation_is_closed(
     client: httpx.AsyncClient, method_and_path: tuple[str, str]
 ) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Final
 import pytest
 
 from hosting.functions_app import ROUTE_PREFIX
-from streaming.http.routes import ROUTES, Route
+from streaming.http.routes import Route
+from tests.all_routes import ALL_ROUTES
 from tests.service import ROOT
 
 EXTENSION: Final = "azurefunctions.extensions.http.fastapi"
@@ -79,7 +80,7 @@ def binding(function: dict[str, Any], kind: str) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)
 def test_every_route_is_a_function(indexed: dict[str, Any], route: Route) -> None:
     """Each route of the contract is an HTTP function with a durable client; all but one ask for a key."""
     function = indexed["functions"][route.name]
@@ -104,9 +105,10 @@ def test_with_tokens_browsers_reach_their_routes() -> None:
     finished = run_indexer(STREAM_TOKEN_SECRETS="s" * 32, HEALTH_ANONYMOUS="true")
     assert finished.returncode == 0, finished.stderr
     functions = json.loads(finished.stdout)["functions"]
-    levels = {route.name: binding(functions[route.name], "httpTrigger")["authLevel"] for route in ROUTES}
+    levels = {route.name: binding(functions[route.name], "httpTrigger")["authLevel"] for route in ALL_ROUTES}
     without_key = {name for name, level in levels.items() if level == "ANONYMOUS"}
-    assert without_key == {"stream", "status", "cancel", "health", "openapi"}
+    trail = {"callbacks", "delete_callbacks", "callbacks_timeline"}
+    assert without_key == {"stream", "status", "cancel", "health", "openapi"} | trail
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -123,7 +125,7 @@ def test_every_agent_is_an_entity(indexed: dict[str, Any], agent: str) -> None:
 
 def test_there_is_nothing_else(indexed: dict[str, Any]) -> None:
     """The framework's own routes are not there: ours answer in their place."""
-    wanted = {route.name for route in ROUTES} | {f"dafx-{agent}" for agent in AGENTS}
+    wanted = {route.name for route in ALL_ROUTES} | {f"dafx-{agent}" for agent in AGENTS}
     assert indexed["functions"].keys() == wanted
 
 
@@ -134,7 +136,7 @@ def test_all_functions_speak_http_alike(indexed: dict[str, Any]) -> None:
         if indexed["streams"]
         else ("azure.functions._http.HttpRequest", "azure.functions._http.HttpResponse")
     )
-    for route in ROUTES:
+    for route in ALL_ROUTES:
         annotations = indexed["functions"][route.name]["annotations"]
         assert annotations == {"req": request, "client": "builtins.str", "return": response}
 
@@ -147,11 +149,18 @@ def test_a_wrong_setting_is_named() -> None:
     assert "SettingsError: REDIS_CONNECTION_STRING: expected redis://" in last_line
 
 
+def test_an_agent_to_observe_that_there_is_not() -> None:
+    """The name of an agent that is not hosted stops the app from loading, with a sentence about it."""
+    finished = run_indexer(AUDIT_TRAIL_AGENTS="Nobody")
+    assert finished.returncode != 0
+    assert "SettingsError: AUDIT_TRAIL_AGENTS: got 'Nobody', expected" in finished.stderr
+
+
 def test_the_route_prefix_is_that_of_the_host_settings() -> None:
     """The platform puts in front of the routes what the app leaves out of them."""
     host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
     assert f"/{host['extensions']['http']['routePrefix']}/" == ROUTE_PREFIX
-    assert all(route.path.startswith(ROUTE_PREFIX) for route in ROUTES)
+    assert all(route.path.startswith(ROUTE_PREFIX) for route in ALL_ROUTES)
 
 
 @pytest.mark.parametrize("text", ["from fastapi import", "FastAPI()"])

@@ -18,10 +18,14 @@ from streaming.http.access import Needs
 from streaming.http.openapi import _WRITTEN, NEEDS
 from streaming.http.routes import ROUTES, Route
 from streaming.sse import ServerSentEventDecoder
+from tests.all_routes import ALL_ROUTES
 from tests.service import PATIENCE, ROOT, Service, running_service
 
 #: Requests for each operation and mode: together about 20 seconds.
 EXAMPLES: Final = 120
+#: For those of a bridge, whose parts are simpler: together about 5 seconds.
+BRIDGE_EXAMPLES: Final = 40
+STREAM: Final = next(route for route in ALL_ROUTES if route.name == "stream")
 KEY: Final = "a-key-that-opens-everything"
 WITH_KEY: Final = {"x-functions-key": KEY}
 #: Requests are made up anew in each release of the libraries, but not in each run.
@@ -63,7 +67,7 @@ def operation_of(route: Route) -> dict[str, Any]:
     ("route", "mode"),
     [
         pytest.param(route, mode, id=f"{route.name}-{mode.value}")
-        for route in ROUTES
+        for route in ALL_ROUTES
         for mode in GenerationMode
         # Those without parameters can't be asked wrongly.
         if mode is GenerationMode.POSITIVE or "{" in route.path
@@ -83,7 +87,7 @@ def test_a_running_service_answers_as_documented(
     }.get(route.name, [])
     statuses: list[int] = []
 
-    @SETTINGS
+    @settings(SETTINGS, max_examples=EXAMPLES if route in ROUTES else BRIDGE_EXAMPLES)
     @given(case=operation.as_strategy(generation_mode=mode), conversation=st.sampled_from([None, *known]))
     def ask(case: Any, conversation: str | None) -> None:
         without = list(left_out)
@@ -113,13 +117,13 @@ def test_every_route_is_documented() -> None:
         for method, operation in operations.items()
         if method != "parameters"
     }
-    assert documented == {(route.method, route.path): (route.name, route.needs) for route in ROUTES}
+    assert documented == {(route.method, route.path): (route.name, route.needs) for route in ALL_ROUTES}
 
 
 def documented_errors() -> set[tuple[str, str]]:
     """Status and code of each error of the document."""
     found = set()
-    for route in ROUTES:
+    for route in ALL_ROUTES:
         for status, response in operation_of(route)["responses"].items():
             name = response.get("$ref", "").rpartition("/")[2]
             written = str(_WRITTEN["components"]["responses"][name]) if name else ""
@@ -184,6 +188,6 @@ def test_security_is_listed_where_it_is_on(service: Service, brief: Service) -> 
 
 def test_the_example_of_a_stream_is_one() -> None:
     """The document's example of server-sent events is read as a browser would."""
-    content = operation_of(ROUTES[3])["responses"]["200"]["content"]["text/event-stream"]
+    content = operation_of(STREAM)["responses"]["200"]["content"]["text/event-stream"]
     events = ServerSentEventDecoder().feed(content["example"].encode())
     assert [event.event for event in events] == ["message", "done"]
