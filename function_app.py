@@ -12,14 +12,19 @@ from typing import Final
 from redis.asyncio import Redis
 
 from agents import create_agents
+from bridges.signalr.push import create_push
+from bridges.signalr.settings import SignalRSettings
+from hosting.callbacks import Callbacks
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
+from streaming.environment import Environment
 from streaming.http.endpoints import Endpoints
 from streaming.http.limits import Load
+from streaming.http.routes import ROUTES
 from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE
@@ -34,7 +39,7 @@ DEFAULT_REDIS_URL: Final = "redis://localhost:6379"
 HOST_JSON: Final = Path(__file__).with_name("host.json")
 
 
-def create_app(settings: Settings) -> StreamingFunctionApp:
+def create_app(settings: Settings, signalr: SignalRSettings) -> StreamingFunctionApp:
     """Put the function app together. Nothing is connected before its first use."""
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
 
@@ -55,6 +60,7 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
 
     leases = LeaseKeeper(connect_here, settings.stream_ttl)
     load = Load()
+    push = create_push(signalr, settings.access, reader=lambda: handlers.get().reader, connect=connect_here)
 
     def endpoints(hub: TaskHub) -> Endpoints:
         handler = handlers.get()
@@ -70,11 +76,15 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
 
     return StreamingFunctionApp(
         agents=[StreamableAgent(each.agent, settings.run_timeout) for each in hosted],
-        callback=RedisStreamCallback(handlers.get, leases),
+        callback=Callbacks(RedisStreamCallback(handlers.get, leases), *push.observers),
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
         access=settings.access,
+        routes=(*ROUTES, *push.routes),
     )
 
 
-app = create_app(within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)))
+app = create_app(
+    within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)),
+    SignalRSettings.read(Environment(os.environ)),
+)

@@ -26,7 +26,10 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from agents import create_agents
+from bridges.signalr.push import create_push
+from bridges.signalr.settings import SignalRSettings
 from hosting.asgi import create_app
+from hosting.callbacks import Callbacks
 from hosting.durable_agents import DurableAgents, connect_hub
 from hosting.embedded.entity_store import EntityStore
 from hosting.embedded.redis_server import EmbeddedRedis
@@ -35,9 +38,12 @@ from hosting.listener import BACKLOG, listen
 from hosting.log_format import configure_logging
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
+from signalr_emulator.server import SignalREmulator, SignalREmulatorError, kept_access_key
 from streaming.connections import connect
+from streaming.environment import Environment
 from streaming.errors import SettingsError, StreamingError
 from streaming.http.endpoints import Endpoints
+from streaming.http.routes import ROUTES
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE, interrupted
 from streaming.settings import Settings
@@ -53,6 +59,9 @@ STOP_GRACE: Final = timedelta(seconds=3)
 YOUNG_OBJECTS: Final = 20_000
 LOOKS: Final = (20, 100)
 
+#: Whoever reaches the service at one of these is on this machine, and reaches the emulator too.
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -66,7 +75,7 @@ class Service:
 
 
 @asynccontextmanager
-async def run_service(settings: Settings) -> AsyncIterator[Service]:
+async def run_service(settings: Settings, signalr: SignalRSettings) -> AsyncIterator[Service]:
     """Everything but the server, while inside."""
     async with AsyncExitStack() as stack:
         embedded = None
@@ -99,7 +108,15 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
         hosted = create_agents(settings.model)
         store = None if resumable else EntityStore(connect_here(), settings.conversation_ttl)
         connection = connect_hub(settings.scheduler, store)
-        hub = DurableAgents(connection, RedisStreamCallback(handlers.get, leases))
+        push = create_push(
+            await _with_emulator(signalr, settings, stack),
+            settings.access,
+            reader=lambda: handlers.get().reader,
+            connect=connect_here,
+        )
+        stack.push_async_callback(push.aclose)
+        callback = Callbacks(RedisStreamCallback(handlers.get, leases), *push.observers)
+        hub = DurableAgents(connection, callback)
         hub.host([each.agent for each in hosted], run_timeout=settings.run_timeout)
         stack.push_async_callback(hub.close)
         stack.push_async_callback(_stop_runs, leases, handler, resumable=resumable)
@@ -112,7 +129,24 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             leases=leases,
         )
         note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
-        yield Service(create_app(endpoints), handler, note)
+        yield Service(create_app(endpoints, (*ROUTES, *push.routes)), handler, note)
+
+
+async def _with_emulator(
+    signalr: SignalRSettings, settings: Settings, stack: AsyncExitStack
+) -> SignalRSettings:
+    """Bring a SignalR service where none is set, for clients on this machine."""
+    if signalr.address is not None or settings.host not in _LOOPBACK:
+        return signalr
+    try:
+        key = await asyncio.to_thread(kept_access_key, settings.data_dir / "signalr-emulator.key")
+        emulator = SignalREmulator(key, port=signalr.emulator_port)
+        await stack.enter_async_context(emulator)
+    except (SignalREmulatorError, OSError) as error:
+        _log.warning("no push: %s", error)
+        return signalr
+    _log.info("signalr emulator on %s", emulator.endpoint)
+    return signalr.at(emulator.connection_string)
 
 
 async def _settle_left_over(handler: RedisStreamResponseHandler) -> None:
@@ -190,14 +224,14 @@ def _ready_line(base_url: str, redis_note: str) -> str:
     )
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, signalr: SignalRSettings) -> None:
     """Serve until asked to stop.
 
     Raises:
         SettingsError: the address can't be listened on.
     """
     with listen(settings.host, settings.port) as listener:
-        async with run_service(settings) as service:
+        async with run_service(settings, signalr) as service:
             config = uvicorn.Config(
                 service.app,
                 http=bounded_protocol(settings.limits.max_header_bytes),
@@ -229,9 +263,10 @@ def main() -> int:
     """Run the standalone host. Returns the process's exit status."""
     try:
         settings = Settings.from_environment()
+        signalr = SignalRSettings.read(Environment(os.environ))
         configure_logging(settings.log_level)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(serve(settings))
+            runner.run(serve(settings, signalr))
     except SettingsError as error:
         print(f"Can't start: {error.message}", file=sys.stderr)
         return 2

@@ -51,13 +51,16 @@ ROOMS: Final = {
     "hosting": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
     "bridges": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
     "function_app": Room(ours=_PARTS),
-    "standalone": Room(ours=_PARTS),
+    "standalone": Room(ours=(*_PARTS, "signalr_emulator")),
+    "signalr_emulator": Room(ours=(), others=("jwt", "starlette", "uvicorn")),
     "clients": Room(ours=("streaming.sse",), others=("httpx",)),
     "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone"), others=("redis",)),
     "soak": Room(
         ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
     ),
-    "tests": Room(ours=(*_PARTS, "benchmarks", "clients", "function_app", "soak", "standalone")),
+    "tests": Room(
+        ours=(*_PARTS, "benchmarks", "clients", "function_app", "signalr_emulator", "soak", "standalone")
+    ),
 }
 
 #: The floors of ``streaming``, from the ground up: a package imports what lies below it.
