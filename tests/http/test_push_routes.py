@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from bridges.signalr.settings import SignalRAddress
 from signalr_emulator.server import SignalREmulator
+from tests.http.conftest import STANDALONE
 from tests.service import Service, connect_http, read_plain, running_service
 from tests.signalr.helpers import (
     CONNECTION_STRING,
@@ -31,6 +32,7 @@ from tests.signalr.helpers import (
 KEY: Final = "the-key-of-a-backend"
 SECRET: Final = "signs-and-verifies-" * 4
 WITH_KEY: Final = {"x-functions-key": KEY}
+ANYWHERE: Final = "0.0.0.0"  # noqa: S104 - the address is this test's matter
 JOKE: Final = "Tell me a short joke"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -76,7 +78,7 @@ async def run_joke(http: httpx.AsyncClient, thread_id: str, **headers: str) -> h
 
 
 async def test_the_published_page_flow(hosts: Hosts) -> None:
-    """The published page works unchanged: negotiate, connect, make a thread, join with the connection, run."""
+    """The published page works unchanged: negotiate, connect, make a thread, join by connection, run."""
     negotiated_by_get = (await hosts.http.get("/api/agent/negotiate")).json()
     async with HubClient(negotiated_by_get["url"], negotiated_by_get["accessToken"]) as client:
         thread = await new_thread(hosts.http)
@@ -152,7 +154,7 @@ async def test_a_new_thread_is_its_makers(hosts: Hosts) -> None:
 
 
 async def test_a_user_stays_who_it_is(hosts: Hosts) -> None:
-    """Whoever shows its user token is the same user again, by header or as bearer; else there is a new one."""
+    """Whoever shows its user token is that user again, by header or as bearer; else it is a new one."""
     first = await negotiated(hosts.http)
     again = await negotiated(hosts.http, **{"x-user-token": first["userToken"]})
     bearer = await negotiated(hosts.http, authorization=f"Bearer {first['userToken']}")
@@ -223,17 +225,26 @@ async def test_an_expired_user_token(hosts: Hosts) -> None:
     assert code_of(response) == (401, "token_expired")
 
 
-async def test_without_a_service_to_push_by(program: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Where no SignalR service is set, the routes say so, and all else works."""
+@pytest.fixture(scope="module")
+def without_push(
+    program: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A service that has no SignalR service."""
+    if program != STANDALONE:
+        yield request.getfixturevalue("service")
+        return
     # Beyond loopback the standalone host starts no emulator.
-    with running_service(
-        tmp_path_factory.mktemp("silent") / "data", program=program, HOST="0.0.0.0"
-    ) as service:
-        service.url = service.url.replace("0.0.0.0", "127.0.0.1")
-        async with connect_http(service) as http:
-            response = await http.post("/api/agent/negotiate")
-            assert code_of(response) == (503, "push_unavailable")
-            assert CONNECTION_STRING in response.json()["error"]
-            thread = await new_thread(http)
-            assert (await run_joke(http, thread["thread_id"])).status_code == 202
-            assert await read_plain(http, thread["thread_id"])
+    with running_service(tmp_path_factory.mktemp("silent") / "data", HOST=ANYWHERE) as service:
+        service.url = service.url.replace(ANYWHERE, "127.0.0.1")
+        yield service
+
+
+async def test_without_a_service_to_push_by(without_push: Service) -> None:
+    """Where no SignalR service is set, the routes say so, and all else works."""
+    async with connect_http(without_push) as http:
+        response = await http.post("/api/agent/negotiate")
+        assert code_of(response) == (503, "push_unavailable")
+        assert CONNECTION_STRING in response.json()["error"]
+        thread = await new_thread(http)
+        assert (await run_joke(http, thread["thread_id"])).status_code == 202
+        assert await read_plain(http, thread["thread_id"])

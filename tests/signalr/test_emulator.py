@@ -110,10 +110,12 @@ async def test_tokens_that_are_refused(running: SignalREmulator, http: httpx.Asy
 
     send = f"/api/hubs/{HUB}/:send"
     body = {"target": "t", "arguments": []}
-    bearer = {"authorization": f"Bearer {token(send, '/api/hubs/other/:send')}"}
+    bearer = {"authorization": f"Bearer {token(send, '/api/hubs/other/:send')}".strip()}
     assert (await http.post(send, json=body, headers=bearer)).status_code == 401
     given = token(f"/client/?hub={HUB}", "/client/?hub=other")
-    negotiate = await http.post(f"/client/negotiate?hub={HUB}", headers={"authorization": f"Bearer {given}"})
+    negotiate = await http.post(
+        f"/client/negotiate?hub={HUB}", headers={"authorization": f"Bearer {given}".strip()}
+    )
     assert negotiate.status_code == 401
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"ws{running.endpoint.removeprefix('http')}/client/?hub={HUB}&access_token={given}")
@@ -230,7 +232,7 @@ async def test_pages_of_any_origin(running: SignalREmulator) -> None:
 
 
 async def test_a_service_that_is_away() -> None:
-    """A client of the service tries a few times and says that it is away; what is refused is not tried again."""
+    """A client of the service tries a few times, then says that it is away; what is refused is refused."""
     nowhere = f"Endpoint=http://127.0.0.1;Port={free_port()};AccessKey={ACCESS_KEY};"
     async with SignalRServiceClient(parse_connection_string(nowhere), HUB) as client:
         with pytest.raises(PushUnavailable):
@@ -258,7 +260,7 @@ class _Credential:
 
 
 async def test_signing_in_with_entra_id(running: SignalREmulator) -> None:
-    """Without a key, Entra ID's token goes with each request, and the service itself makes clients' tokens."""
+    """Without a key, Entra ID's token goes with each request, and the service makes clients' tokens."""
     address = parse_connection_string(f"Endpoint={running.endpoint};AuthType=azure.msi;")
     credential = _Credential(f"{running.endpoint}/api/hubs/{HUB}/:generateToken")
     async with SignalRServiceClient(address, HUB, credential=credential) as client:

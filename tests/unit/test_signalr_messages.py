@@ -63,7 +63,7 @@ def test_what_only_the_reader_says_breaks_the_chain() -> None:
 
 
 def test_failures() -> None:
-    """A failed run is an error with its code; a stream that is lost may still be rebuilt, so nobody is told."""
+    """A failed run is an error with its code; of a stream that is lost nobody is told: it may be rebuilt."""
     failed = StreamChunk(
         entry_id="2-0", error="It failed.", code="agent_failed", status=RunStatus.FAILED, run="r", sequence=1
     )
