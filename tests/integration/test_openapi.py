@@ -16,8 +16,9 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from streaming.http.access import Needs
 from streaming.http.openapi import _WRITTEN, NEEDS
-from streaming.http.routes import ROUTES, Route
+from streaming.http.routes import Route
 from streaming.sse import ServerSentEventDecoder
+from tests.all_routes import ALL_ROUTES
 from tests.service import PATIENCE, ROOT, Service, running_service
 
 #: Requests for each operation and mode: together about 20 seconds.
@@ -45,6 +46,13 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
+def user(brief: Service) -> dict[str, str]:
+    """Who joins conversations: without a user only a connection could, and there is none."""
+    answer = httpx.post(f"{brief.url}/api/agent/negotiate", headers=WITH_KEY, trust_env=False).json()
+    return {"x-user-token": str(answer["userToken"])}
+
+
+@pytest.fixture(scope="module")
 def known(brief: Service) -> list[str]:
     """Conversations that there are, so that not all that is asked for is unknown."""
     with httpx.Client(base_url=brief.url, headers=WITH_KEY, timeout=PATIENCE, trust_env=False) as client:
@@ -63,14 +71,14 @@ def operation_of(route: Route) -> dict[str, Any]:
     ("route", "mode"),
     [
         pytest.param(route, mode, id=f"{route.name}-{mode.value}")
-        for route in ROUTES
+        for route in ALL_ROUTES
         for mode in GenerationMode
         # Those without parameters can't be asked wrongly.
         if mode is GenerationMode.POSITIVE or "{" in route.path
     ],
 )
 def test_a_running_service_answers_as_documented(
-    brief: Service, known: list[str], route: Route, mode: GenerationMode
+    brief: Service, known: list[str], user: dict[str, str], route: Route, mode: GenerationMode
 ) -> None:
     """Whatever is asked, rightly or not: no fault, only documented statuses, headers, types and bodies."""
     schema = schemathesis.openapi.from_url(f"{brief.url}/api/openapi.json")
@@ -91,9 +99,10 @@ def test_a_running_service_answers_as_documented(
             case.path_parameters["conversation_id"] = conversation
             # What was to be wrong may have been this.
             without.append(negative_data_rejection)
-        response = case.call(headers=WITH_KEY, timeout=PATIENCE)
+        headers = WITH_KEY | (user if route.name == "join_group" else {})
+        response = case.call(headers=headers, timeout=PATIENCE)
         statuses.append(response.status_code)
-        case.validate_response(response, headers=WITH_KEY, excluded_checks=without)
+        case.validate_response(response, headers=headers, excluded_checks=without)
 
     ask()
     if mode is GenerationMode.POSITIVE:
@@ -113,13 +122,13 @@ def test_every_route_is_documented() -> None:
         for method, operation in operations.items()
         if method != "parameters"
     }
-    assert documented == {(route.method, route.path): (route.name, route.needs) for route in ROUTES}
+    assert documented == {(route.method, route.path): (route.name, route.needs) for route in ALL_ROUTES}
 
 
 def documented_errors() -> set[tuple[str, str]]:
     """Status and code of each error of the document."""
     found = set()
-    for route in ROUTES:
+    for route in ALL_ROUTES:
         for status, response in operation_of(route)["responses"].items():
             name = response.get("$ref", "").rpartition("/")[2]
             written = str(_WRITTEN["components"]["responses"][name]) if name else ""
@@ -184,6 +193,6 @@ def test_security_is_listed_where_it_is_on(service: Service, brief: Service) -> 
 
 def test_the_example_of_a_stream_is_one() -> None:
     """The document's example of server-sent events is read as a browser would."""
-    content = operation_of(ROUTES[3])["responses"]["200"]["content"]["text/event-stream"]
+    content = operation_of(ALL_ROUTES[3])["responses"]["200"]["content"]["text/event-stream"]
     events = ServerSentEventDecoder().feed(content["example"].encode())
     assert [event.event for event in events] == ["message", "done"]
