@@ -9,20 +9,18 @@ import os
 from pathlib import Path
 from typing import Final
 
+from redis.asyncio import Redis
+
 from agents import create_agents
-from bridges.audit_trail.audit_trail import create_audit_trail
-from bridges.audit_trail.settings import AuditTrailSettings
-from hosting.callbacks import Callbacks
+from composition import BridgeSettings, create_bridges
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
-from streaming.environment import Environment
 from streaming.http.endpoints import Endpoints
 from streaming.http.limits import Load
-from streaming.http.routes import ROUTES
 from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE
@@ -37,16 +35,19 @@ DEFAULT_REDIS_URL: Final = "redis://localhost:6379"
 HOST_JSON: Final = Path(__file__).with_name("host.json")
 
 
-def create_app(settings: Settings, trail_settings: AuditTrailSettings) -> StreamingFunctionApp:
+def create_app(settings: Settings, bridge_settings: BridgeSettings) -> StreamingFunctionApp:
     """Put the function app together. Nothing is connected before its first use.
 
     Raises:
-        SettingsError: the audit trail is to observe an agent that there is not.
+        SettingsError: settings do not fit together.
     """
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
 
+    def connect_here() -> Redis:
+        return connect(redis_url)
+
     # The worker serves requests on one event loop, and the agents run on another.
-    clients = LoopLocal(lambda: connect(redis_url))
+    clients = LoopLocal(connect_here)
     handlers = LoopLocal(
         lambda: RedisStreamResponseHandler(
             clients.get(),
@@ -56,14 +57,19 @@ def create_app(settings: Settings, trail_settings: AuditTrailSettings) -> Stream
         )
     )
     hosted = create_agents(settings.model)
-    names = [each.agent.name or "" for each in hosted]
-    trail_settings.check_agents(names)
-    trail = create_audit_trail(trail_settings, clients.get, settings.run_timeout)
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
 
-    leases = LeaseKeeper(lambda: connect(redis_url), settings.stream_ttl)
+    leases = LeaseKeeper(connect_here, settings.stream_ttl)
     stream = RedisStreamCallback(handlers.get, leases)
-    observed = Callbacks(stream, trail.callback)
+    bridges = create_bridges(
+        bridge_settings,
+        settings,
+        agents=waits_by_default,
+        stream=stream,
+        redis=clients.get,
+        connect=connect_here,
+        reader=lambda: handlers.get().reader,
+    )
     load = Load()
 
     def endpoints(hub: TaskHub) -> Endpoints:
@@ -84,12 +90,12 @@ def create_app(settings: Settings, trail_settings: AuditTrailSettings) -> Stream
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
         access=settings.access,
-        routes=(*ROUTES, *trail.routes),
-        callbacks={name: observed for name in names if trail_settings.observes(name)},
+        routes=bridges.routes,
+        callbacks=bridges.callbacks,
     )
 
 
 app = create_app(
     within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)),
-    AuditTrailSettings.read(Environment(os.environ)),
+    BridgeSettings.from_environment(),
 )

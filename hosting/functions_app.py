@@ -170,6 +170,7 @@ def _auth_level(route: Route, access: AccessSettings) -> func.AuthLevel:
         Needs.NOTHING: True,
         Needs.HEALTH: access.health_anonymous is True,
         Needs.CONVERSATION: access.uses_tokens,
+        Needs.MEMBER: access.uses_tokens,
     }
     return func.AuthLevel.ANONYMOUS if is_open.get(route.needs, False) else func.AuthLevel.FUNCTION
 

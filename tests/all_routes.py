@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
-from bridges.audit_trail.audit_trail import create_audit_trail
-from bridges.audit_trail.settings import AuditTrailSettings, StoreKind
-from streaming.connections import connect
-from streaming.http.routes import ROUTES, Route
+from composition import BridgeSettings, create_bridges
+from hosting.callbacks import Callbacks
+from streaming.http.routes import Route
+from streaming.settings import Settings
 
-#: Nothing connects: only the routes are taken.
-_TRAIL: Final = create_audit_trail(
-    AuditTrailSettings(store=StoreKind.MEMORY), lambda: connect("redis://localhost"), timedelta(hours=1)
-)
-ALL_ROUTES: Final[tuple[Route, ...]] = (*ROUTES, *_TRAIL.routes)
+
+def _nothing() -> Any:
+    raise AssertionError("no route is answered here")
+
+
+ALL_ROUTES: Final[tuple[Route, ...]] = create_bridges(
+    BridgeSettings(),
+    Settings(),
+    agents=["TravelPlanner", "CallbackAgent"],
+    stream=Callbacks(None),  # type: ignore[arg-type]  # nothing is run
+    redis=_nothing,
+    connect=_nothing,
+    reader=_nothing,
+).routes

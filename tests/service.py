@@ -42,6 +42,7 @@ _SETTINGS: Final = (
         "AUDIT_",
         "AZURE_",
         "AzureFunctions",
+        "AzureSignalR",
         "CONVERSATION_",
         "CORS_",
         "DATA_DIR",
@@ -50,7 +51,19 @@ _SETTINGS: Final = (
         "EMBEDDED_",
         "FUNCTIONS_",
     ),
-    *("HEALTH_", "HOST", "LOG_LEVEL", "MAX_", "OPENAI_", "PORT", "REDIS_", "RUN_", "STREAM_", "TRUSTED_"),
+    *(
+        "HEALTH_",
+        "HOST",
+        "LOG_LEVEL",
+        "MAX_",
+        "OPENAI_",
+        "PORT",
+        "REDIS_",
+        "RUN_",
+        "SIGNALR_",
+        "STREAM_",
+        "TRUSTED_",
+    ),
 )
 #: In the names of keys that tests write by plain commands, as other programs do.
 FOREIGN: Final = "foreign"

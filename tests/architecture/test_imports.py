@@ -50,14 +50,27 @@ ROOMS: Final = {
     "agents": Room(ours=("hosting.models", "streaming.settings", "tools")),
     "hosting": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
     "bridges": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
-    "function_app": Room(ours=_PARTS),
-    "standalone": Room(ours=_PARTS),
+    "function_app": Room(ours=(*_PARTS, "composition")),
+    "composition": Room(ours=_PARTS),
+    "standalone": Room(ours=(*_PARTS, "composition", "signalr_emulator")),
+    "signalr_emulator": Room(ours=(), others=("jwt", "starlette", "uvicorn")),
     "clients": Room(ours=("streaming.sse",), others=("httpx", "rich")),
     "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone"), others=("redis",)),
     "soak": Room(
         ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
     ),
-    "tests": Room(ours=(*_PARTS, "benchmarks", "clients", "function_app", "soak", "standalone")),
+    "tests": Room(
+        ours=(
+            *_PARTS,
+            "benchmarks",
+            "clients",
+            "composition",
+            "function_app",
+            "signalr_emulator",
+            "soak",
+            "standalone",
+        )
+    ),
 }
 
 #: Packages that one package of ours alone may import, and the tests: nothing else needs what is optional.

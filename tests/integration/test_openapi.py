@@ -49,6 +49,13 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
+def user(brief: Service) -> dict[str, str]:
+    """Who joins conversations: without a user only a connection could, and there is none."""
+    answer = httpx.post(f"{brief.url}/api/agent/negotiate", headers=WITH_KEY, trust_env=False).json()
+    return {"x-user-token": str(answer["userToken"])}
+
+
+@pytest.fixture(scope="module")
 def known(brief: Service) -> list[str]:
     """Conversations that there are, so that not all that is asked for is unknown."""
     with httpx.Client(base_url=brief.url, headers=WITH_KEY, timeout=PATIENCE, trust_env=False) as client:
@@ -74,7 +81,7 @@ def operation_of(route: Route) -> dict[str, Any]:
     ],
 )
 def test_a_running_service_answers_as_documented(
-    brief: Service, known: list[str], route: Route, mode: GenerationMode
+    brief: Service, known: list[str], user: dict[str, str], route: Route, mode: GenerationMode
 ) -> None:
     """Whatever is asked, rightly or not: no fault, only documented statuses, headers, types and bodies."""
     schema = schemathesis.openapi.from_url(f"{brief.url}/api/openapi.json")
@@ -95,9 +102,10 @@ def test_a_running_service_answers_as_documented(
             case.path_parameters["conversation_id"] = conversation
             # What was to be wrong may have been this.
             without.append(negative_data_rejection)
-        response = case.call(headers=WITH_KEY, timeout=PATIENCE)
+        headers = WITH_KEY | (user if route.name == "join_group" else {})
+        response = case.call(headers=headers, timeout=PATIENCE)
         statuses.append(response.status_code)
-        case.validate_response(response, headers=WITH_KEY, excluded_checks=without)
+        case.validate_response(response, headers=headers, excluded_checks=without)
 
     ask()
     if mode is GenerationMode.POSITIVE:
