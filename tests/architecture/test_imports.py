@@ -53,7 +53,11 @@ ROOMS: Final = {
     "function_app": Room(ours=_PARTS),
     "standalone": Room(ours=_PARTS),
     "clients": Room(ours=("streaming.sse",), others=("httpx",)),
-    "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone"), others=("redis",)),
+    # Its contestants are servers and writers of their own.
+    "benchmarks": Room(
+        ours=(*_PARTS, "clients", "function_app", "standalone"),
+        others=("agent_framework", "agent_framework_durabletask", "redis", "starlette", "uvicorn", "uvloop"),
+    ),
     "soak": Room(
         ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
     ),
