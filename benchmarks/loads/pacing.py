@@ -19,6 +19,8 @@ from typing import Final
 
 #: How often it is looked which chunks are due, in seconds.
 TICK: Final = 0.001
+#: How much later than it was due the last chunk may be written, in seconds.
+LATE: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ async def _paced(
 
     async def lane(queue: asyncio.Queue[int | None]) -> None:
         while (stream := await queue.get()) is not None:
-            if time.monotonic() - began > pace.seconds:
+            if time.monotonic() - began > pace.seconds + LATE:
                 # Behind: what was not written in time was not written.
                 continue
             await write(stream, written.sent[stream])
