@@ -44,8 +44,8 @@ class Goal:
         if not self.of_variant:
             return f"{self.way} {self.bound:,g}{' ' + figure.unit if figure.unit else ''}"
         factor = "" if self.bound == 1 else f"{self.bound:,g} × "
-        of_figure = FIGURES[self.of_figure].title + " of " if self.of_figure else ""
-        return f"{self.way} {factor}{of_figure}{self.of_variant}"
+        of_figure = FIGURES[self.of_figure].title if self.of_figure else "that"
+        return f"{self.way} {factor}{of_figure} of {self.of_variant}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,9 @@ def _flat(results: Results) -> Iterator[Goal]:
         first, *larger = results.rounds.get(case, {"": []})
         for size in larger:
             yield Goal(case, size, "cpu_us", Way.AT_MOST, _SAME, first)
-            yield Goal(case, size, "redis_us", Way.AT_MOST, _SAME, first)
+            if case != "flat_length":
+                # One stream has too few appends a second to tell them from what Redis does by itself.
+                yield Goal(case, size, "redis_us", Way.AT_MOST, _SAME, first)
 
 
 def verdicts(results: Results) -> list[Verdict]:

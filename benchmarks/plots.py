@@ -24,6 +24,8 @@ DRAWN: Final = (
     ("replay", "received_per_s"),
 )
 _COLORS: Final = {Kind.OURS: "#d95f02", Kind.NAIVE: "#999999", Kind.FLOOR: "#1b9e77", Kind.PEER: "#7570b3"}
+#: The longest bar against the shortest, from which on a plain axis would show the longest only.
+_WIDE: Final = 20
 _WIDTH: Final = 8.0
 _ROW_HEIGHT: Final = 0.34
 _DOTS_PER_INCH: Final = 90
@@ -47,6 +49,12 @@ class Chart:
     axis: str
     bars: Sequence[Bar]
 
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether the bars would not fit on a plain axis."""
+        medians = [bar.spread.median for bar in self.bars]
+        return min(medians) > 0 and max(medians) > _WIDE * min(medians)
+
 
 def charts(cases: Sequence[Case], results: Results) -> list[Chart]:
     """What there is to draw."""
@@ -61,7 +69,7 @@ def charts(cases: Sequence[Case], results: Results) -> list[Chart]:
                 if (spread := results.spread(name, variant, figure)) is not None
             ]
             if bars:
-                axis = f"{FIGURES[figure].title}, {FIGURES[figure].unit} (logarithmic)"
+                axis = f"{FIGURES[figure].title}, {FIGURES[figure].unit}"
                 found.append(Chart(f"{name}-{figure}", case.title, axis, bars))
     return found
 
@@ -83,9 +91,9 @@ def draw(chart: Chart, folder: Path) -> Path:
         axes.text(spread.high, row, f"  {spread.median:,.3g}", va="center", fontsize=8)
     axes.set_yticks(range(len(chart.bars)), [bar.label for bar in chart.bars], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    axes.set_xscale("log" if chart.is_logarithmic else "linear")
     axes.margins(x=0.15)
-    axes.set_xlabel(chart.axis, fontsize=8)
+    axes.set_xlabel(chart.axis + (" (logarithmic)" if chart.is_logarithmic else ""), fontsize=8)
     axes.set_title(chart.title, fontsize=9)
     path = folder / f"{chart.name}.png"
     figure.savefig(path)

@@ -42,6 +42,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "lost": Figure("lost or out of order", ""),
     "measured_load": Figure("its own load", "% of a core"),
     "readers_load": Figure("the readers' load", "% of a core"),
+    "writer_load": Figure("the writer's load", "% of a core"),
     "cores_load": Figure("the load's cores", "% busy"),
     "first_byte_ms": Figure("first byte", "ms", 2),
     "in_process_per_s": Figure("read in process", "chunks/s"),

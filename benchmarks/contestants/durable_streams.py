@@ -39,6 +39,12 @@ class _Connection:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
+    def close(self) -> None:
+        """Close it; the next request opens another."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
     async def request(self, method: str, stream: int, body: str, *headers: str) -> None:
         """Send a request and wait for its answer."""
         if self._streams is None:
@@ -68,6 +74,9 @@ async def _write(port: int, pace: Pace) -> dict[str, object]:
 
     for stream in range(pace.streams):
         await connections[stream % lanes].request("PUT", stream, "")
+    for connection in connections:
+        # Until it goes on, the server would have closed it.
+        connection.close()
     await asyncio.to_thread(wait_for_go)
     began_cpu = time.process_time()
     written = await drive(pace, write_one, lanes=lanes)

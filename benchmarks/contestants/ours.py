@@ -187,6 +187,7 @@ class _Run:
 
 async def feed(redis_url: str, pace: Pace) -> dict[str, object]:
     """Write at a rate."""
+    leases = LeaseKeeper(lambda: connect(redis_url), _TTL)
     async with RedisStreamResponseHandler(connect(redis_url), _TTL) as handler:
         turns = asyncio.Semaphore(_BEGIN_AT_ONCE)
 
@@ -195,18 +196,21 @@ async def feed(redis_url: str, pace: Pace) -> dict[str, object]:
                 attempt = await handler.begin_run(
                     stream_name(number), "run", agent="Bench", owner=f"owner-{number}", patient=True
                 )
+            leases.keep(attempt.conversation_id, attempt.run, agent="Bench", attempt=attempt.number)
             return _Run(handler.runs, attempt)
 
         runs = await asyncio.gather(*(begin(number) for number in range(pace.streams)))
         await asyncio.to_thread(wait_for_go)
-        began, done = time.monotonic(), 0
+        began_cpu, began, done = time.process_time(), time.monotonic(), 0
         while done < int(pace.seconds * pace.rate):
             for stream in due(pace, began, done):
                 runs[stream].feed()
                 done += 1
             await asyncio.sleep(TICK)
         await asyncio.gather(*(run.flush() for run in runs))
-        return {"sent": [run.sent for run in runs], "took": time.monotonic() - began}
+        took, cpu = time.monotonic() - began, time.process_time() - began_cpu
+        await asyncio.to_thread(leases.close)
+        return {"sent": [run.sent for run in runs], "took": took, "cpu": cpu}
 
 
 async def fill(redis_url: str, chunks: int) -> dict[str, object]:

@@ -6,6 +6,7 @@ python -m benchmarks.loads.prefill REDIS_URL KEY CHUNKS
 from __future__ import annotations
 
 import sys
+import time
 from datetime import timedelta
 from typing import Final
 
@@ -15,6 +16,9 @@ from benchmarks.loads.pacing import say_outcome
 
 #: Entries, or conversations, of one call: some 20 ms.
 _AT_ONCE: Final = 5_000
+#: Until Redis has written its file anew, and how often it is looked, in seconds.
+_REWRITE_TIMEOUT: Final = 60.0
+_POLL: Final = 0.05
 _TTL: Final = int(timedelta(minutes=30).total_seconds())
 
 #: A stream as the published sample writes it, which this project reads too. ARGV: first, last, done, TTL (s).
@@ -49,6 +53,7 @@ def fill_stream(redis_url: str, key: str, chunks: int, *, is_finished: bool) -> 
             last = min(chunks, first + _AT_ONCE) - 1
             ends = int(is_finished and last == chunks - 1)
             redis.eval(_CHUNKS, 1, key, str(first), str(last), str(ends), str(_TTL))
+        _wait_for_rewrite(redis)
 
 
 def fill_conversations(redis_url: str, conversations: int) -> None:
@@ -57,6 +62,17 @@ def fill_conversations(redis_url: str, conversations: int) -> None:
         for first in range(0, conversations, _AT_ONCE):
             last = min(conversations, first + _AT_ONCE) - 1
             redis.eval(_CONVERSATIONS, 0, str(first), str(last), str(_TTL))
+        _wait_for_rewrite(redis)
+
+
+def _wait_for_rewrite(redis: Redis) -> None:
+    """What was filled in has made Redis rewrite its file, which would be measured too."""
+    until = time.monotonic() + _REWRITE_TIMEOUT
+    while time.monotonic() < until:
+        state = redis.info("persistence")
+        if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
+            return
+        time.sleep(_POLL)
 
 
 def main() -> None:

@@ -30,6 +30,10 @@ _PIECE: Final = 262_144
 #: How long is waited for chunks after the last one was written, in seconds. A server that is further behind
 #: does not keep up.
 PATIENCE: Final = 3.0
+#: Readers that ask at the same time. How a service takes a rush is another matter.
+_AT_ONCE: Final = 200
+#: What is looked at of an answer: its head, and an error that may follow.
+_HEAD: Final = 600
 #: Of one answer to a request, in seconds.
 _ANSWER_TIMEOUT: Final = 30.0
 
@@ -56,8 +60,10 @@ class Reader:
 
 def open_readers(address: tuple[str, int], path: str, streams: int, numbers: range) -> list[Reader]:
     """Connect, ask for the streams from their starts, and wait until all are answered."""
-    readers = []
+    readers: list[Reader] = []
     for number in numbers:
+        if len(readers) % _AT_ONCE == 0:
+            _wait_for_answers(readers[-_AT_ONCE:])
         stream = number % streams
         target = path.format(stream=stream_name(stream))
         connection = socket.create_connection(address, _ANSWER_TIMEOUT)
@@ -66,13 +72,19 @@ def open_readers(address: tuple[str, int], path: str, streams: int, numbers: ran
             f"GET {target} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n".encode()
         )
         readers.append(Reader(stream, connection))
-    for reader in readers:
-        # Answered: from here on it is followed.
-        head = reader.socket.recv(12, socket.MSG_PEEK)
-        if head != b"HTTP/1.1 200":
-            raise RuntimeError(f"A reader was answered with {head!r}.")
-        reader.socket.settimeout(0)
+    _wait_for_answers(readers)
     return readers
+
+
+def _wait_for_answers(readers: list[Reader]) -> None:
+    for reader in readers:
+        if reader.socket.gettimeout() == 0:
+            continue
+        # Answered: from here on it is followed.
+        head = reader.socket.recv(_HEAD, socket.MSG_PEEK)
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"A reader was answered with {head.decode(errors='replace')!r}.")
+        reader.socket.settimeout(0)
 
 
 def read(readers: list[Reader]) -> int:
@@ -121,12 +133,15 @@ def main() -> None:
     ended = read(opened)
     load = (time.process_time() - began_cpu) / (time.monotonic() - began)
     say("over")
-    latencies, out_of_order = [], 0
-    for reader in opened:
-        chunks = reader.chunks()
-        latencies += [came - made for _, made, came in chunks]
-        out_of_order += sum(number != place for place, (number, _, _) in enumerate(chunks))
-    say_outcome(latencies=latencies, out_of_order=out_of_order, ended=ended, load=load)
+    chunks = [reader.chunks() for reader in opened]
+    say_outcome(
+        latencies=[came - made for each in chunks for _, made, came in each],
+        out_of_order=sum(number != place for each in chunks for place, (number, _, _) in enumerate(each)),
+        ended=ended,
+        load=load,
+        first=min((each[0][1] for each in chunks if each), default=0),
+        last=max((each[-1][2] for each in chunks if each), default=0),
+    )
 
 
 if __name__ == "__main__":
