@@ -10,11 +10,12 @@ from agent_framework_durabletask import AgentResponseCallbackProtocol
 from redis.asyncio import Redis
 
 from bridges.audit_trail.audit_trail import create_audit_trail
-from bridges.audit_trail.settings import AuditTrailSettings
+from bridges.audit_trail.settings import AuditTrailSettings, StoreKind
 from bridges.signalr.push import SignalRPush, create_push
 from bridges.signalr.settings import SignalRSettings
 from hosting.callbacks import Callbacks
 from streaming.environment import Environment
+from streaming.errors import SettingsError
 from streaming.http.routes import ROUTES, Route
 from streaming.reading.reader import StreamReader
 from streaming.settings import Settings
@@ -79,6 +80,10 @@ def create_bridges(
     """
     names = list(agents)
     settings.trail.check_agents(names)
+    if service.workers > 1 and settings.trail.store is StoreKind.MEMORY:
+        raise SettingsError(
+            "AUDIT_TRAIL_STORE", f"memory, which the {service.workers} WORKERS do not share: set it to redis."
+        )
     trail = create_audit_trail(settings.trail, redis, service.run_timeout)
     push = create_push(settings.signalr, service.access, reader=reader, connect=connect)
     told = Callbacks(stream, *push.observers)

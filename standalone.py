@@ -8,35 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from types import FrameType
 from typing import Final
 
-import uvicorn
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 
-from agents import create_agents
-from composition import BridgeSettings, create_bridges
+from agents import HostedAgent, create_agents
+from bridges.signalr.settings import CONNECTION_STRING
+from composition import Bridges, BridgeSettings, create_bridges
 from hosting.asgi import create_app
-from hosting.durable_agents import DurableAgents, connect_hub
+from hosting.durable_agents import DurableAgents, DurableAgentsClient, connect_client, connect_hub
 from hosting.embedded.entity_store import EntityStore
 from hosting.embedded.redis_server import EmbeddedRedis
-from hosting.http_protocol import bounded_protocol
-from hosting.listener import BACKLOG, listen
+from hosting.listener import listen, listen_together
 from hosting.log_format import configure_logging
+from hosting.server import Server, new_loop
+from hosting.worker_processes import WorkerNotStarted, WorkerPlace, WorkerProcesses, stop_when_orphaned
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from signalr_emulator.server import SignalREmulator, SignalREmulatorError, kept_access_key
+from streaming.cancellation import cancel_and_wait
 from streaming.connections import connect
 from streaming.errors import SettingsError, StreamingError
 from streaming.http.endpoints import Endpoints
@@ -50,15 +49,8 @@ _log = logging.getLogger("standalone")
 #: How long runs in progress may go on when the service is asked to stop.
 STOP_GRACE: Final = timedelta(seconds=3)
 
-#: Objects that are made before Python looks for cycles among the young, and how many such looks come before
-#: one among the older. Chunks and tasks have none; Python's own 700 would look hundreds of times a second.
-YOUNG_OBJECTS: Final = 20_000
-LOOKS: Final = (20, 100)
-
 #: Whoever reaches the service at one of these is on this machine, and reaches the emulator too.
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,55 @@ class Service:
 
     app: Starlette
     handler: RedisStreamResponseHandler
-    redis_note: str
+    #: Where streams are kept, for people.
+    redis_note: str = ""
+    #: Where the embedded task hub is; empty where there is a scheduler.
+    task_hub: str = ""
+    #: What other processes that serve the same need set.
+    shared_settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What every process of the service has."""
+
+    settings: Settings
+    hosted: Sequence[HostedAgent]
+    connect: Callable[[], Redis]
+    #: The running event loop's client and handler.
+    clients: LoopLocal[Redis]
+    handlers: LoopLocal[RedisStreamResponseHandler]
+    leases: LeaseKeeper
+
+    @property
+    def callback(self) -> RedisStreamCallback:
+        """Writes runs into their streams."""
+        return RedisStreamCallback(self.handlers.get, self.leases)
+
+    def bridges(self, settings: BridgeSettings, stream: RedisStreamCallback) -> Bridges:
+        """What is put around the stream."""
+        return create_bridges(
+            settings,
+            self.settings,
+            agents=[each.agent.name or "" for each in self.hosted],
+            stream=stream,
+            redis=self.clients.get,
+            connect=self.connect,
+            reader=lambda: self.handlers.get().reader,
+        )
+
+    def app(self, hub: DurableAgentsClient, bridges: Bridges) -> Starlette:
+        """What the server serves."""
+        handler = self.handlers.get()
+        endpoints = Endpoints(
+            settings=self.settings,
+            agents={each.agent.name or "": each.waits_by_default for each in self.hosted},
+            runs=handler.runs,
+            reader=handler.reader,
+            hub=hub,
+            leases=self.leases,
+        )
+        return create_app(endpoints, bridges.routes)
 
 
 @asynccontextmanager
@@ -77,8 +117,6 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
     Raises:
         SettingsError: settings do not fit together.
     """
-    hosted = create_agents(settings.model)
-    waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
     async with AsyncExitStack() as stack:
         embedded = None
         redis_url = settings.redis_url
@@ -86,77 +124,86 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
             embedded = EmbeddedRedis(settings.data_dir, port=settings.embedded_redis_port)
             await stack.enter_async_context(embedded)
             redis_url = embedded.url
-        url: str = redis_url
-
-        def connect_here() -> Redis:
-            return connect(url)
-
         resumable = settings.scheduler is not None
-        dead_after = RESUME_GRACE if resumable else timedelta(0)
-        clients = LoopLocal(connect_here)
-        handlers = LoopLocal(
-            lambda: RedisStreamResponseHandler(
-                clients.get(),
-                settings.stream_ttl,
-                dead_after=dead_after,
-                wait_replicas=settings.wait_replicas,
-            )
-        )
-        handler = handlers.get()
-        stack.push_async_callback(handler.aclose)
+        parts = _parts(settings, redis_url, stack)
+        handler = parts.handlers.get()
         if embedded is not None and not resumable:
             await _settle_left_over(handler)
-        leases = LeaseKeeper(connect_here, settings.stream_ttl)
-        stack.push_async_callback(asyncio.to_thread, leases.close)
-        store = None if resumable else EntityStore(connect_here(), settings.conversation_ttl)
+        store = None if resumable else EntityStore(parts.connect(), settings.conversation_ttl)
         connection = connect_hub(settings.scheduler, store)
-        stream = RedisStreamCallback(handlers.get, leases)
-        bridges = create_bridges(
-            await _with_emulator(bridge_settings, settings, stack),
-            settings,
-            agents=waits_by_default,
-            stream=stream,
-            redis=clients.get,
-            connect=connect_here,
-            reader=lambda: handlers.get().reader,
-        )
+        stream = parts.callback
+        brought = await _emulator(bridge_settings, settings, stack)
+        for connection_string in brought.values():
+            signalr = bridge_settings.signalr.at(connection_string)
+            bridge_settings = replace(bridge_settings, signalr=signalr)
+        bridges = parts.bridges(bridge_settings, stream)
         stack.push_async_callback(bridges.aclose)
         hub = DurableAgents(connection, stream)
         hub.host(
-            [each.agent for each in hosted],
+            [each.agent for each in parts.hosted],
             run_timeout=settings.run_timeout,
             callbacks=bridges.callbacks,
         )
         stack.push_async_callback(hub.close)
-        stack.push_async_callback(_stop_runs, leases, handler, resumable=resumable)
-        endpoints = Endpoints(
-            settings=settings,
-            agents=waits_by_default,
-            runs=handler.runs,
-            reader=handler.reader,
-            hub=hub,
-            leases=leases,
+        stack.push_async_callback(_stop_runs, parts.leases, handler, resumable=resumable)
+        yield Service(
+            app=parts.app(hub, bridges),
+            handler=handler,
+            redis_note=f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis",
+            task_hub=connection.address or "",
+            shared_settings={"REDIS_CONNECTION_STRING": redis_url, **brought},
         )
-        note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
-        yield Service(create_app(endpoints, bridges.routes), handler, note)
 
 
-async def _with_emulator(
-    bridges: BridgeSettings, settings: Settings, stack: AsyncExitStack
-) -> BridgeSettings:
-    """Bring a SignalR service where none is set, for clients on this machine."""
-    signalr = bridges.signalr
-    if signalr.address is not None or settings.host not in _LOOPBACK:
-        return bridges
+@asynccontextmanager
+async def run_worker(
+    settings: Settings, bridge_settings: BridgeSettings, place: WorkerPlace
+) -> AsyncIterator[Service]:
+    """The same, of a process that serves beside the one that executes agents."""
+    async with AsyncExitStack() as stack:
+        parts = _parts(settings, settings.redis_url or "", stack)
+        handler = parts.handlers.get()
+        hub = DurableAgentsClient(connect_client(settings.scheduler, place.task_hub))
+        stack.push_async_callback(hub.close)
+        bridges = parts.bridges(bridge_settings, parts.callback)
+        stack.push_async_callback(bridges.aclose)
+        yield Service(parts.app(hub, bridges), handler)
+
+
+def _parts(settings: Settings, redis_url: str, stack: AsyncExitStack) -> _Parts:
+    dead_after = RESUME_GRACE if settings.scheduler is not None else timedelta(0)
+
+    def connect_here() -> Redis:
+        return connect(redis_url)
+
+    clients = LoopLocal(connect_here)
+    handlers = LoopLocal(
+        lambda: RedisStreamResponseHandler(
+            clients.get(),
+            settings.stream_ttl,
+            dead_after=dead_after,
+            wait_replicas=settings.wait_replicas,
+        )
+    )
+    stack.push_async_callback(handlers.get().aclose)
+    leases = LeaseKeeper(connect_here, settings.stream_ttl)
+    stack.push_async_callback(asyncio.to_thread, leases.close)
+    return _Parts(settings, create_agents(settings.model), connect_here, clients, handlers, leases)
+
+
+async def _emulator(bridges: BridgeSettings, settings: Settings, stack: AsyncExitStack) -> dict[str, str]:
+    """Bring a SignalR service where none is set, for clients on this machine; the setting that names it."""
+    if bridges.signalr.address is not None or settings.host not in _LOOPBACK:
+        return {}
     try:
         key = await asyncio.to_thread(kept_access_key, settings.data_dir / "signalr-emulator.key")
-        emulator = SignalREmulator(key, port=signalr.emulator_port)
+        emulator = SignalREmulator(key, port=bridges.signalr.emulator_port)
         await stack.enter_async_context(emulator)
     except (SignalREmulatorError, OSError) as error:
         _log.warning("no push: %s", error)
-        return bridges
+        return {}
     _log.info("signalr emulator on %s", emulator.endpoint)
-    return replace(bridges, signalr=signalr.at(emulator.connection_string))
+    return {CONNECTION_STRING[0]: emulator.connection_string}
 
 
 async def _settle_left_over(handler: RedisStreamResponseHandler) -> None:
@@ -179,52 +226,6 @@ async def _stop_runs(leases: LeaseKeeper, handler: RedisStreamResponseHandler, *
     leases.stop_all()
 
 
-class _Server(uvicorn.Server):
-    """Lets readers go before it waits for their connections to end."""
-
-    def __init__(self, config: uvicorn.Config, service: Service, base_url: str) -> None:
-        super().__init__(config)
-        self._service = service
-        self._base_url = base_url
-        self._loop = asyncio.get_running_loop()
-        self._letting_go: asyncio.Task[None] | None = None
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGINT or SIGTERM.
-
-        The base class raises the signal again when the server has stopped, which would interrupt the rest
-        of a clean stop.
-        """
-        before = {number: signal.signal(number, self.handle_exit) for number in _STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Tell readers to come back; then stop as usual."""
-        self._loop.call_soon_threadsafe(self._let_readers_go)
-        super().handle_exit(sig, frame)
-
-    def _let_readers_go(self) -> None:
-        self._letting_go = self._loop.create_task(self._service.handler.reader.close())
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, then say so in one line with two commands to try."""
-        await super().startup(sockets)
-        _leave_startup_alone()
-        print(_ready_line(self._base_url, self._service.redis_note), flush=True)
-
-
-def _leave_startup_alone() -> None:
-    """Keep the collector from what starting has made: it stays, and to look it through takes 0.2 s."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *LOOKS)
-
-
 def _ready_line(base_url: str, redis_note: str) -> str:
     return (
         f"Ready on {base_url} (streams in {redis_note}). Try:\n"
@@ -239,51 +240,81 @@ async def serve(settings: Settings, bridge_settings: BridgeSettings) -> None:
 
     Raises:
         SettingsError: the address can't be listened on, or settings do not fit together.
+        WorkerNotStarted: another process that is to serve too does not start.
     """
-    with listen(settings.host, settings.port) as listener:
-        async with run_service(settings, bridge_settings) as service:
-            config = uvicorn.Config(
+    async with AsyncExitStack() as stack:
+        listeners = _listeners(settings)
+        for listener in listeners:
+            stack.enter_context(listener)
+        own, *others = listeners
+        # Before all else: gRPC, once it runs, does not like forks.
+        workers = await stack.enter_async_context(WorkerProcesses(others))
+        service = await stack.enter_async_context(run_service(settings, bridge_settings))
+        # They need what it has, to the end.
+        stack.push_async_callback(workers.stop)
+        await workers.begin(task_hub=service.task_hub, settings=service.shared_settings)
+
+        async def let_readers_go() -> None:
+            workers.ask_to_stop()
+            await service.handler.reader.close()
+
+        host, port = settings.host, own.getsockname()[1]
+        ready = _ready_line(f"http://{f'[{host}]' if ':' in host else host}:{port}", service.redis_note)
+        server = Server(
+            service.app,
+            settings,
+            let_readers_go=let_readers_go,
+            on_ready=lambda: print(ready, flush=True),
+        )
+        await server.serve([own])
+
+
+def _listeners(settings: Settings) -> list[socket.socket]:
+    if settings.workers == 1:
+        return [listen(settings.host, settings.port)]
+    return listen_together(settings.host, settings.port, settings.workers)
+
+
+async def serve_beside(settings: Settings, bridge_settings: BridgeSettings, place: WorkerPlace) -> None:
+    """Serve what another process executes, until asked to stop or that process has ended."""
+    with place.listener:
+        async with run_worker(settings, bridge_settings, place) as service:
+            server = Server(
                 service.app,
-                http=bounded_protocol(settings.limits.max_header_bytes),
-                ws="none",
-                # What X-Forwarded-For says counts for nothing unless somebody vouches for it.
-                proxy_headers=bool(settings.access.trusted_proxies),
-                forwarded_allow_ips=list(settings.access.trusted_proxies),
-                backlog=BACKLOG,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=int(STOP_GRACE.total_seconds()),
+                settings,
+                let_readers_go=service.handler.reader.close,
+                on_ready=place.serving,
             )
-            host, port = settings.host, listener.getsockname()[1]
-            base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            await _Server(config, service, base_url).serve([listener])
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # noqa: PLC0415 - there is none for Windows
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+            watch = asyncio.create_task(stop_when_orphaned(place, server.stop), name="orphan-watch")
+            try:
+                await server.serve([place.listener])
+            finally:
+                await cancel_and_wait([watch])
 
 
 def main() -> int:
     """Run the standalone host. Returns the process's exit status."""
     try:
-        settings = Settings.from_environment()
-        bridge_settings = BridgeSettings.from_environment()
+        place = WorkerPlace.take()
+        environment = {**os.environ, **(place.settings if place else {})}
+        settings = Settings.from_environment(environment)
+        bridge_settings = BridgeSettings.from_environment(environment)
         configure_logging(settings.log_level)
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(serve(settings, bridge_settings))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            if place is None:
+                runner.run(serve(settings, bridge_settings))
+            else:
+                runner.run(serve_beside(settings, bridge_settings, place))
     except SettingsError as error:
         print(f"Can't start: {error.message}", file=sys.stderr)
         return 2
     except StreamingError as error:
         print(f"Can't start: {error.message}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except WorkerNotStarted:
+        print("Can't start: a worker process ended at once; what it said is above.", file=sys.stderr)
+        return 1
+    except (EOFError, KeyboardInterrupt):
         return 0
     return 0
 

@@ -66,6 +66,8 @@ class HubConnection:
     worker: TaskHubGrpcWorker
     client: AsyncTaskHubGrpcClient
     embedded: EmbeddedTaskHub | None = None
+    #: Where the embedded hub is, for other processes' clients.
+    address: str | None = None
     #: Where the embedded hub keeps what agents remember.
     store: EntityStore | None = None
 
@@ -78,7 +80,7 @@ def connect_hub(scheduler: SchedulerSettings | None, store: EntityStore | None =
         store: Where an embedded hub keeps what agents remember; without one it forgets when it stops.
     """
     if scheduler is not None:
-        return _connect_scheduler(scheduler)
+        return HubConnection(_scheduler_worker(scheduler), _scheduler_client(scheduler))
     hub = EmbeddedTaskHub(store)
     address = hub.start()
     worker = TaskHubGrpcWorker(
@@ -88,32 +90,41 @@ def connect_hub(scheduler: SchedulerSettings | None, store: EntityStore | None =
         resiliency_options=_RESILIENCE,
         logger=_library_log,
     )
-    client = AsyncTaskHubGrpcClient(
-        host_address=address, channel_options=_CHANNEL_OPTIONS, logger=_library_log
-    )
-    return HubConnection(worker, client, hub, store)
+    return HubConnection(worker, _embedded_client(address), hub, address, store)
 
 
-def _connect_scheduler(scheduler: SchedulerSettings) -> HubConnection:
-    worker_credential, client_credential = _credentials(scheduler)
-    worker = DurableTaskSchedulerWorker(
+def connect_client(scheduler: SchedulerSettings | None, address: str) -> AsyncTaskHubGrpcClient:
+    """Connect to the scheduler, or to the embedded hub of another process. Call it on the serving loop."""
+    return _scheduler_client(scheduler) if scheduler is not None else _embedded_client(address)
+
+
+def _embedded_client(address: str) -> AsyncTaskHubGrpcClient:
+    return AsyncTaskHubGrpcClient(host_address=address, channel_options=_CHANNEL_OPTIONS, logger=_library_log)
+
+
+def _scheduler_worker(scheduler: SchedulerSettings) -> TaskHubGrpcWorker:
+    credential, _ = _credentials(scheduler)
+    return DurableTaskSchedulerWorker(
         host_address=scheduler.endpoint,
         taskhub=scheduler.task_hub,
-        token_credential=worker_credential,
+        token_credential=credential,
         secure_channel=scheduler.is_secure,
         channel_options=_CHANNEL_OPTIONS,
         concurrency_options=_CONCURRENCY,
         logger=_library_log,
     )
-    client = AsyncDurableTaskSchedulerClient(
+
+
+def _scheduler_client(scheduler: SchedulerSettings) -> AsyncTaskHubGrpcClient:
+    _, credential = _credentials(scheduler)
+    return AsyncDurableTaskSchedulerClient(
         host_address=scheduler.endpoint,
         taskhub=scheduler.task_hub,
-        token_credential=client_credential,
+        token_credential=credential,
         secure_channel=scheduler.is_secure,
         channel_options=_CHANNEL_OPTIONS,
         logger=_library_log,
     )
-    return HubConnection(worker, client)
 
 
 def _credentials(scheduler: SchedulerSettings) -> tuple[Any, Any]:
@@ -131,11 +142,60 @@ def _credentials(scheduler: SchedulerSettings) -> tuple[Any, Any]:
     return identity.DefaultAzureCredential(), aio.DefaultAzureCredential()
 
 
-class DurableAgents:
+class DurableAgentsClient:
+    """Starts runs of agents that some process hosts."""
+
+    def __init__(self, client: AsyncTaskHubGrpcClient) -> None:
+        self._client = client
+
+    async def start(self, request: RunRequest) -> None:
+        """Signal the agent's entity, which queues the run behind the conversation's earlier ones.
+
+        Raises:
+            TaskHubUnavailable: the hub does not answer.
+        """
+        entity = _entity(request.agent, request.conversation_id)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                await self._client.signal_entity(entity, "run", to_framework(request))
+        except (grpc.RpcError, TimeoutError) as error:
+            raise TaskHubUnavailable from error
+
+    async def answer(self, agent: str, conversation_id: str, run: str | None) -> DurableAnswer | None:
+        """The answer that the agent's entity holds to a run; ``None``: not there (yet).
+
+        Raises:
+            TaskHubUnavailable: the hub does not answer.
+        """
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                entity = await self._client.get_entity(_entity(agent, conversation_id))
+        except (grpc.RpcError, TimeoutError) as error:
+            raise TaskHubUnavailable from error
+        state = entity.get_state() if entity is not None else None
+        return find_answer(agent, json.loads(state) if state else None, run)
+
+    async def is_healthy(self) -> bool:
+        """Whether the hub answers."""
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                # Not an entity: an embedded hub would look for it in Redis, whose health is another matter.
+                await self._client.get_orchestration_state("health")
+        except (grpc.RpcError, TimeoutError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+
+class DurableAgents(DurableAgentsClient):
     """Hosts agents and starts their runs."""
 
     def __init__(self, connection: HubConnection, callback: AgentResponseCallbackProtocol) -> None:
         """Host agents on ``connection``, telling ``callback`` of their updates."""
+        super().__init__(connection.client)
         self._connection = connection
         self._worker = DurableAIAgentWorker(connection.worker, callback=callback)
 
@@ -158,50 +218,13 @@ class DurableAgents:
             self._worker.add_agent(StreamableAgent(agent, run_timeout), callback)
         self._worker.start()
 
-    async def start(self, request: RunRequest) -> None:
-        """Signal the agent's entity, which queues the run behind the conversation's earlier ones.
-
-        Raises:
-            TaskHubUnavailable: the hub does not answer.
-        """
-        entity = _entity(request.agent, request.conversation_id)
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
-                await self._connection.client.signal_entity(entity, "run", to_framework(request))
-        except (grpc.RpcError, TimeoutError) as error:
-            raise TaskHubUnavailable from error
-
-    async def answer(self, agent: str, conversation_id: str, run: str | None) -> DurableAnswer | None:
-        """The answer that the agent's entity holds to a run; ``None``: not there (yet).
-
-        Raises:
-            TaskHubUnavailable: the hub does not answer.
-        """
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
-                entity = await self._connection.client.get_entity(_entity(agent, conversation_id))
-        except (grpc.RpcError, TimeoutError) as error:
-            raise TaskHubUnavailable from error
-        state = entity.get_state() if entity is not None else None
-        return find_answer(agent, json.loads(state) if state else None, run)
-
-    async def is_healthy(self) -> bool:
-        """Whether the hub answers."""
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
-                # Not an entity: an embedded hub would look for it in Redis, whose health is another matter.
-                await self._connection.client.get_orchestration_state("health")
-        except (grpc.RpcError, TimeoutError):
-            return False
-        return True
-
     async def close(self) -> None:
         """Stop taking work, and wait a while for the work in progress."""
         stopping = threading.Thread(target=self._worker.stop, name="worker-stop", daemon=True)
         stopping.start()
         # The library waits without a limit; a tool that blocks its thread must not keep the service.
         await asyncio.to_thread(stopping.join, STOP_TIMEOUT_SECONDS)
-        await self._connection.client.close()
+        await super().close()
         if self._connection.embedded is not None:
             await asyncio.to_thread(self._connection.embedded.stop, 0.0)
         if self._connection.store is not None:

@@ -21,15 +21,32 @@ PROBES: Final = 4
 UNTAKEN_LIMIT: Final = timedelta(minutes=2)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
+    """Listen with several sockets, among which the system shares out the connections (on Linux evenly).
+
+    Raises:
+        SettingsError: the address can't be listened on.
+    """
+    with listen(host, port) as alone:
+        # Nobody else is there: sockets that share would not tell.
+        port = alone.getsockname()[1]
+    return [listen(host, port, shared=True) for _ in range(count)]
+
+
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Listen. Accepted connections inherit the watch over their client.
+
+    Args:
+        host: An address of this machine.
+        port: 0 takes a free one.
+        shared: Whether other sockets may listen there too.
 
     Raises:
         SettingsError: the address can't be listened on.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "not an address of this machine"
         raise SettingsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,6 +22,8 @@ RUN_TIMEOUT: Final = timedelta(hours=2)
 #: A scheduler connection string's authentications that need no more settings.
 _SCHEDULER_AUTHENTICATIONS: Final = ("none", "managedidentity", "defaultazure")
 _MAX_PORT: Final = 65_535
+#: More processes than that only cost memory: it is more than processors have cores.
+_MAX_WORKERS: Final = 64
 #: A model's settings that mean nothing without another.
 _HALVES: Final = {
     "AZURE_OPENAI_CHAT_DEPLOYMENT_NAME": "AZURE_OPENAI_ENDPOINT",
@@ -92,6 +95,8 @@ class Settings:
     model: ModelSettings = field(default_factory=DemoModelSettings)
     host: str = "127.0.0.1"
     port: int = 7071
+    #: Processes that serve on the port; one of them executes the agents.
+    workers: int = 1
     #: Where the embedded server keeps its data.
     data_dir: Path = Path(".data")
     #: 0: any free port.
@@ -125,6 +130,7 @@ class Settings:
             "model": _model(env),
             "host": env.get("HOST"),
             "port": env.read("PORT", _port),
+            "workers": env.read("WORKERS", _workers),
             "data_dir": env.read("DATA_DIR", Path),
             "embedded_redis_port": env.read("EMBEDDED_REDIS_PORT", _port),
             "stream_appear_timeout": env.read("STREAM_APPEAR_TIMEOUT_SECONDS", seconds),
@@ -137,6 +143,15 @@ class Settings:
         }
         given: dict[str, Any] = {name: value for name, value in read.items() if value is not None}
         return cls(**given)
+
+
+def _workers(value: str) -> int:
+    count = positive_integer(value)
+    if count > _MAX_WORKERS:
+        raise ValueError(f"got {value!r}, expected at most {_MAX_WORKERS}: as many as there are processors.")
+    if count > 1 and not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError(f"got {value!r}, but processes can't share a port on this system: leave it at 1.")
+    return count
 
 
 def _model(env: Environment) -> ModelSettings:
