@@ -9,7 +9,7 @@ from typing import Final
 
 from streaming.entries import GAP, READING_EVENTS, RESET, StreamChunk, to_json
 from streaming.http.limits import TimeLimit
-from streaming.reading.open_stream import OpenStream
+from streaming.reading.open_stream import LOST_CODE, OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
 
@@ -18,8 +18,10 @@ RECONNECT_MS: Final = 1_000
 DONE: Final = "[DONE]"
 #: Ends plain text that ends early.
 CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
+#: Names the run that the events after it belong to.
+RUN_EVENT: Final = "run"
 #: Events of the protocol that are no typed entries.
-_OWN_EVENTS: Final = ("done", "error", "gap", "message")
+_OWN_EVENTS: Final = ("done", "error", "gap", "message", RUN_EVENT)
 _PLAIN_NOTES: Final = {
     RESET: "\n[The answer starts again.]\n",
     GAP: "\n[Part of the answer is no longer retained.]\n",
@@ -33,9 +35,13 @@ async def as_server_sent_events(
     loop = asyncio.get_running_loop()
     yield encode_retry(RECONNECT_MS)
     sent_at = loop.time()
+    runs = _RunNames()
     async with aclosing(opened) as batches:
         async for batch in batches:
-            body = b"".join([_event(chunk, all_events) for chunk in batch])
+            if all_events and opened.covers_all_runs:
+                body = b"".join([runs.before(chunk) + _event(chunk, all_events) for chunk in batch])
+            else:
+                body = b"".join([_event(chunk, all_events) for chunk in batch])
             # Typed entries that this client did not ask for are no sign of life to it.
             if not body and (not batch or loop.time() - sent_at >= HEARTBEAT.total_seconds()):
                 body = encode_comment("heartbeat")
@@ -48,6 +54,21 @@ async def as_server_sent_events(
     if opened.cut_short:
         # The client is to come back: this is no end of the run, so it gets no done.
         yield encode_retry(RECONNECT_MS)
+
+
+class _RunNames:
+    """Tells a reader of many runs which of them it is reading. A run without an id is ``null``."""
+
+    def __init__(self) -> None:
+        self._told: str | None = ""
+
+    def before(self, chunk: StreamChunk) -> bytes:
+        """What has to be said before a chunk; mostly nothing."""
+        if chunk.run == self._told or chunk.type == GAP or chunk.code == LOST_CODE:
+            # The last two are words of the reader, about no run in particular.
+            return b""
+        self._told = chunk.run
+        return encode_event(RUN_EVENT, to_json({"run": chunk.run}))
 
 
 def _event(chunk: StreamChunk, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
