@@ -12,6 +12,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from agents import create_agents
+from chat.routes import CHAT_ROUTES
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
 from hosting.streamable_agent import StreamableAgent
@@ -20,6 +21,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.http.endpoints import Endpoints
 from streaming.http.limits import Load
+from streaming.http.routes import ROUTES
 from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE
@@ -74,6 +76,7 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
         access=settings.access,
+        routes=(*ROUTES, *CHAT_ROUTES),
     )
 
 

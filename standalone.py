@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from agents import create_agents
+from chat.routes import CHAT_ROUTES, ROOT_ROUTE
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, connect_hub
 from hosting.embedded.entity_store import EntityStore
@@ -38,6 +39,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.errors import SettingsError, StreamingError
 from streaming.http.endpoints import Endpoints
+from streaming.http.routes import ROUTES
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE, interrupted
 from streaming.settings import Settings
@@ -112,7 +114,8 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             leases=leases,
         )
         note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
-        yield Service(create_app(endpoints), handler, note)
+        app = create_app(endpoints, (*ROUTES, *CHAT_ROUTES, ROOT_ROUTE))
+        yield Service(app, handler, note)
 
 
 async def _settle_left_over(handler: RedisStreamResponseHandler) -> None:
@@ -184,6 +187,7 @@ def _leave_startup_alone() -> None:
 def _ready_line(base_url: str, redis_note: str) -> str:
     return (
         f"Ready on {base_url} (streams in {redis_note}). Try:\n"
+        f"  {base_url}/ in a browser\n"
         f'  curl -X POST {base_url}/api/agents/TravelPlanner/run -H "Content-Type: text/plain"'
         ' -d "Plan a 3-day trip to Tokyo"\n'
         f'  curl -N {base_url}/api/agent/stream/CONVERSATION_ID -H "Accept: text/event-stream"'
