@@ -73,15 +73,15 @@ function lex(text) {
 
 /** The text without marks at its end that are only half there. */
 export function settle(text) {
+  if ((text.match(/^ {0,3}(?:```|~~~)/gm) ?? []).length % 2 === 1) return text; // Inside code.
+  const paragraph = text.lastIndexOf("\n\n") < 0 ? 0 : text.lastIndexOf("\n\n") + 2;
+  const last = text.slice(paragraph);
+  // A table is shown once it is known to be one.
+  if (/^\s*\|/.test(last) && !/^.*\n\s*\|?[\s:|-]+\|[\s:|-]*\n/.test(last)) return text.slice(0, paragraph);
   const start = text.lastIndexOf("\n") + 1;
   const line = text.slice(start);
-  // Marks alone: an underline, a list item, a fence or a table that only begins.
-  if (/^\s{0,12}(?:[-*+_=#>|`~:\s]|\d{1,9}[.)]?\s*$)*$/.test(line)) return text.slice(0, start);
-  if ((text.match(/^ {0,3}(?:```|~~~)/gm) ?? []).length % 2 === 1) return text; // Inside code.
-  const from = text.lastIndexOf("\n\n") + 1;
-  const last = text.slice(from).trimStart();
-  // A table is shown once it is known to be one.
-  if (last.startsWith("|") && !/^\|.*\n\s*\|?[\s:|-]+\|[\s:|-]*\n/.test(last)) return text.slice(0, from);
+  // Marks alone: an underline, a list item or a fence that only begins.
+  if (/^\s{0,12}(?:\d{1,9}[.)]?\s*|[-*+_=#>|`~:\s]*)$/.test(line)) return text.slice(0, start);
   return text.slice(0, start) + closeMarks(line);
 }
 
