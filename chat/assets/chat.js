@@ -25,12 +25,13 @@ class ChatPage {
   #connectionTimer;
   #quietTimer;
   #askingForKey;
+  #ready; // The agents are known.
 
   async start() {
     this.#listen();
     this.#connect();
+    this.#ready = this.#loadAgents();
     await this.#open();
-    await this.#loadAgents();
   }
 
   #connect() {
@@ -94,7 +95,6 @@ class ChatPage {
 
   async #loadAgents() {
     const names = await this.#agents();
-    if (names.length === 0) return;
     if (!names.includes(this.#agent) && this.#conversationId === undefined) this.#agent = names[0];
     $("agent").replaceChildren(...names.map((name) => new Option(name, name, false, name === this.#agent)));
     $("agent").closest("label").hidden = names.length < 2;
@@ -190,6 +190,7 @@ class ChatPage {
 
   async #deliver(conversation, turn) {
     try {
+      await this.#ready;
       const { conversationId, runId, streamToken } = await this.#client.run(this.#agent, turn.message, {
         conversationId: this.#conversationId,
       });
