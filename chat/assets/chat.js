@@ -27,11 +27,11 @@ class ChatPage {
   #askingForKey;
   #ready; // The agents are known.
 
-  async start() {
+  start() {
     this.#listen();
     this.#connect();
-    this.#ready = this.#loadAgents();
-    await this.#open();
+    // Another tab may hand us its key: before we ask the service, and the user.
+    this.#ready = this.#open().then(() => this.#loadAgents());
   }
 
   #connect() {
@@ -47,9 +47,9 @@ class ChatPage {
       this.#send(message.value);
     });
     message.addEventListener("input", () => this.#refreshComposer());
-    const hasKeyboard = matchMedia("(pointer: fine)");
+    const isTouch = matchMedia("(pointer: coarse) and (hover: none)");
     message.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing || !hasKeyboard.matches) return;
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing || isTouch.matches) return;
       event.preventDefault();
       this.#send(message.value);
     });

@@ -24,7 +24,7 @@ window.setTimeout = (callback, ms, ...rest) => setTimeout(callback, ms > 500 && 
 async def test_dropped_sockets(browser: Browser, tmp_path: Path) -> None:
     """Connections that are cut all the time cost nothing of the answer, in either of two tabs."""
     chance = random.Random(3)
-    with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="150") as service:
+    with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="250") as service:
         async with (
             connect_http(service) as http,
             cutting_proxy(service.address) as proxy,
@@ -47,7 +47,7 @@ async def test_dropped_sockets(browser: Browser, tmp_path: Path) -> None:
 
 async def test_offline_and_online(browser: Browser, tmp_path: Path) -> None:
     """Without a network the page says so; with it, the answer goes on at once."""
-    with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="100") as service:
+    with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="250") as service:
         async with (
             connect_http(service) as http,
             cutting_proxy(service.address) as proxy,

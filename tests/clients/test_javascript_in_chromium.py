@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Page
 
-from tests.browser import browsing, chromium, needs_chromium
+from tests.browser import browsing, needs_chromium
 from tests.clients.test_javascript import FOLDER
 from tests.service import ROOT, eventually
 
@@ -84,8 +84,8 @@ async def server() -> AsyncIterator[FaultServer]:
 
 
 @pytest.fixture
-async def tabs() -> AsyncIterator[BrowserContext]:
-    async with chromium() as browser, browsing(browser) as context:
+async def tabs(browser: Browser) -> AsyncIterator[BrowserContext]:
+    async with browsing(browser) as context:
         yield context
 
 
