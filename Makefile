@@ -4,6 +4,8 @@ VENV = .venv
 # Empty: the first of python3, python3.13, python3.12, python3.11 that is recent enough.
 PYTHON =
 PYTEST_ARGS =
+# Most tests wait for something, so a few more than there are processors. 0: one after the other.
+TEST_WORKERS = 4
 SOAK_SECONDS = 300
 SOAK_ARGS =
 BENCH_ARGS =
@@ -30,7 +32,7 @@ run: $(VENV)/.stamp-run ## Start the service on http://127.0.0.1:7071; Ctrl-C st
 	@exec $(IN_VENV) -m standalone
 
 test: $(VENV)/.stamp-dev ## Run all tests, with a real Redis that they start themselves.
-	@$(IN_VENV) -m pytest $(PYTEST_ARGS)
+	@$(IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 chaos: $(VENV)/.stamp-dev ## Run the longer forms of the fault tests too (some minutes).
 	@$(IN_VENV) -m pytest -m 'long or not long' tests/chaos tests/topologies tests/integration $(PYTEST_ARGS)
@@ -67,7 +69,7 @@ $(VENV)/.stamp-run: $(VENV)/.stamp-venv requirements.txt
 	@touch $@
 
 # The development requirements include those of the run.
-$(VENV)/.stamp-dev: $(VENV)/.stamp-venv requirements.txt requirements-dev.txt $(FUNCTIONS_RUNTIME)
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv requirements.txt requirements-azure-ai-agents.txt requirements-dev.txt $(FUNCTIONS_RUNTIME)
 	@echo 'Installing what the tests and checks need (once, about half a minute) …'
 	@$(PIP_INSTALL) -r requirements-dev.txt || { $(EXPLAIN_PIP); exit 1; }
 	@$(PIP_INSTALL) --no-deps --ignore-requires-python -r $(FUNCTIONS_RUNTIME) || { $(EXPLAIN_PIP); exit 1; }

@@ -24,6 +24,7 @@ from streaming.identifiers import check_conversation_id, keys_of
 from streaming.reading.reader import StreamReader
 from streaming.store.run_states import Attempt, Forgotten
 from streaming.store.run_store import RunStore
+from streaming.text_blocks import chunks_of
 from streaming.text_joiner import storable
 from streaming.writing.writer import PATIENCE, RETRY_FIRST, RETRY_MOST
 
@@ -142,7 +143,7 @@ class RedisStreamResponseHandler:
             return
         async with aclosing(opened):
             async for batch in opened:
-                for chunk in batch:
+                for chunk in chunks_of(batch):
                     cursor = chunk.entry_id
                     if events or chunk.type is None or chunk.type in READING_EVENTS:
                         yield chunk

@@ -41,6 +41,8 @@ USAGE: Final = "usage"
 READING_EVENTS: Final = frozenset({RESET, GAP})
 
 
+#: Digits of the longest number in an entry: those of 64 bits.
+NUMBER_DIGITS: Final = 20
 #: An entry that has none of these fields is a piece of text.
 _OTHER_THAN_TEXT: Final = frozenset({"type", "done", "error"})
 
@@ -184,7 +186,8 @@ def _text(value: str | bytes) -> str:
 
 
 def _number(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+    is_number = value is not None and len(value) <= NUMBER_DIGITS and value.isascii() and value.isdigit()
+    return int(value) if is_number and value is not None else None
 
 
 def _from_json(value: str | None) -> Any:

@@ -48,6 +48,16 @@ def parse_entry_id(text: str) -> EntryId:
     raise InvalidCursor("cursor", text, "an entry id such as 1718000000000-0, or 0, or $")
 
 
+def split_entry_id(text: str | bytes) -> EntryId:
+    """Read an entry id that Redis gave: as ``parse_entry_id``, without its checks.
+
+    Raises:
+        ValueError: it is none.
+    """
+    milliseconds, counter = text.split("-" if isinstance(text, str) else b"-")  # type: ignore[arg-type]  # as it is
+    return EntryId(int(milliseconds), int(counter))
+
+
 def check_conversation_id(value: str) -> str:
     """Return ``value`` when it is a valid conversation id.
 

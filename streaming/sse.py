@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,8 @@ from typing import Final
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
+
+_MESSAGE: Final = b"id: %b\nevent: message\ndata: %b\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,26 @@ def encode_event(event: str, data: str, *, entry_id: str | None = None) -> bytes
 
     The format has no way to carry CR: every line end arrives as LF.
     """
-    lines = [] if entry_id is None else [f"id: {entry_id}"]
-    lines.append(f"event: {event}")
+    lines = f"event: {event}\n" if entry_id is None else f"id: {entry_id}\nevent: {event}\n"
     if "\n" in data or "\r" in data:
-        lines += [f"data: {line}" for line in _LINE_END.split(data)]
+        lines += "".join([f"data: {line}\n" for line in _LINE_END.split(data)])
     else:
-        lines.append(f"data: {data}")
-    return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
+        lines += f"data: {data}\n"
+    return f"{lines}\n".encode("utf-8", "replace")
+
+
+def encode_messages(messages: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Write ``message`` events, of ids and data in bytes: as ``encode_event`` would, but faster."""
+    encoded = b"".join(
+        [
+            _MESSAGE % (entry_id, data)
+            if b"\n" not in data and b"\r" not in data
+            else encode_event("message", data.decode("utf-8", "replace"), entry_id=entry_id.decode())
+            for entry_id, data in messages
+        ]
+    )
+    # Each event begins and ends with ASCII: what is no UTF-8 in one leaves the others as they are.
+    return encoded if encoded.isascii() else encoded.decode("utf-8", "replace").encode()
 
 
 def encode_retry(milliseconds: int) -> bytes:

@@ -12,6 +12,7 @@ from streaming.entries import RESET, RunStatus, StreamChunk
 from streaming.errors import StreamUnavailable, WaitTimedOut
 from streaming.reading.reader import StreamReader
 from streaming.store.run_states import RunState
+from streaming.text_blocks import chunks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ async def collect_answer(
             opened = await reader.open(state.conversation_id, run=state.run, restore=restore)
             async with aclosing(opened) as batches:
                 async for batch in batches:
-                    for chunk in batch:
+                    for chunk in chunks_of(batch):
                         if chunk.is_terminal:
                             return _answer("".join(texts), chunk)
                         if chunk.type == RESET:

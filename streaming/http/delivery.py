@@ -12,6 +12,7 @@ from streaming.http.limits import TimeLimit
 from streaming.reading.open_stream import LOST_CODE, OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
+from streaming.text_blocks import Part, chunks_of
 
 #: How long a browser waits before it reconnects, in milliseconds.
 RECONNECT_MS: Final = 1_000
@@ -35,20 +36,21 @@ async def as_server_sent_events(
     loop = asyncio.get_running_loop()
     yield encode_retry(RECONNECT_MS)
     sent_at = loop.time()
-    runs = _RunNames()
+    runs = _RunNames() if all_events and opened.covers_all_runs else None
     async with aclosing(opened) as batches:
         async for batch in batches:
-            if all_events and opened.covers_all_runs:
-                body = b"".join([runs.before(chunk) + _event(chunk, all_events) for chunk in batch])
+            if runs is None:
+                body = b"".join([_event(part, all_events) for part in batch])
             else:
-                body = b"".join([_event(chunk, all_events) for chunk in batch])
+                body = b"".join([runs.before(part) + _event(part, all_events) for part in batch])
+            now = loop.time()
             # Typed entries that this client did not ask for are no sign of life to it.
-            if not body and (not batch or loop.time() - sent_at >= HEARTBEAT.total_seconds()):
+            if not body and (not batch or now - sent_at >= HEARTBEAT.total_seconds()):
                 body = encode_comment("heartbeat")
             if body:
                 yield body
-                sent_at = loop.time()
-            if limit is not None and limit.is_reached(batch):
+                sent_at = now
+            if limit is not None and limit.is_reached(batch, now):
                 opened.cut_short = True
                 break
     if opened.cut_short:
@@ -62,21 +64,23 @@ class _RunNames:
     def __init__(self) -> None:
         self._told: str | None = ""
 
-    def before(self, chunk: StreamChunk) -> bytes:
-        """What has to be said before a chunk; mostly nothing."""
-        if chunk.run == self._told or chunk.type == GAP or chunk.code == LOST_CODE:
-            # The last two are words of the reader, about no run in particular.
+    def before(self, part: Part) -> bytes:
+        """What has to be said before a part of a stream; mostly nothing."""
+        if part.run == self._told:
             return b""
-        self._told = chunk.run
-        return encode_event(RUN_EVENT, to_json({"run": chunk.run}))
+        if isinstance(part, StreamChunk) and (part.type == GAP or part.code == LOST_CODE):
+            # Words of the reader, about no run in particular.
+            return b""
+        self._told = part.run
+        return encode_event(RUN_EVENT, to_json({"run": part.run}))
 
 
-def _event(chunk: StreamChunk, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
-    if chunk.encoded is not None:
-        return chunk.encoded
-    encoded = _encode(chunk, all_events=all_events)
-    if chunk.type is None:
-        object.__setattr__(chunk, "encoded", encoded)
+def _event(part: Part, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
+    if part.encoded is not None:
+        return part.encoded
+    encoded = _encode(part, all_events=all_events)
+    if part.type is None:
+        object.__setattr__(part, "encoded", encoded)
     return encoded
 
 
@@ -112,12 +116,13 @@ async def as_plain_text(
         resumed: Whether its client has a part of the answer already.
         limit: How long it may last.
     """
+    loop = asyncio.get_running_loop()
     plain = _PlainText(has_part=resumed)
     async with aclosing(opened) as batches:
         async for batch in batches:
-            if text := "".join(plain.render(chunk) for chunk in batch):
+            if text := "".join(plain.render(chunk) for chunk in chunks_of(batch)):
                 yield text.encode("utf-8", "replace")
-            if limit is not None and limit.is_reached(batch):
+            if limit is not None and limit.is_reached(batch, loop.time()):
                 opened.cut_short = True
                 break
     if opened.cut_short:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 from streaming.access_settings import LimitSettings
-from streaming.entries import StreamChunk
 from streaming.errors import TooManyRuns, TooManyStreams, TooManyStreamsOfClient
+from streaming.text_blocks import Part
 
 
 class Load:
@@ -76,7 +76,7 @@ class StreamPlace:
 
 
 class CountedBody(AsyncGenerator[bytes, None]):
-    """A response's pieces, whose place is given back however they end.
+    """A response's pieces, whose place is given back when they are closed, or let go of.
 
     No generator function: one that was never iterated runs no ``finally`` when it is closed.
     """
@@ -85,13 +85,10 @@ class CountedBody(AsyncGenerator[bytes, None]):
         self._pieces = pieces
         self._place = place
 
-    async def __anext__(self) -> bytes:
-        """The next piece."""
-        try:
-            return await self._pieces.__anext__()
-        except BaseException:
-            self._place.give_back()
-            raise
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        """The next piece. Whoever iterates closes too, and only then is the place given back."""
+        # A coroutine of its own would cost each piece of each reader one more.
+        return self._pieces.__anext__()
 
     async def asend(self, value: None) -> bytes:
         """The next piece."""
@@ -137,9 +134,8 @@ class TimeLimit:
         self._end = now + longest.total_seconds()
         self._entry_at = now
 
-    def is_reached(self, batch: Sequence[StreamChunk]) -> bool:
-        """Whether to end after this batch; an empty one is a heartbeat."""
-        now = asyncio.get_running_loop().time()
+    def is_reached(self, batch: Sequence[Part], now: float) -> bool:
+        """Whether to end after this batch, by the loop's clock; an empty one is a heartbeat."""
         if batch:
             self._entry_at = now
             if batch[-1].is_terminal:

@@ -282,7 +282,7 @@ class StreamFollower:
         # Both readers of this class may bring the same entries.
         fresh = [entry for entry in decode_page(reply) if entry.id > stream.tail]
         if fresh:
-            stream.add(fresh)
+            stream.add([*fresh], fresh[-1].id)
 
     async def _read_foreign(self) -> None:
         """Wait for the streams whose writers publish nothing; begin again when their set grows."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from itertools import islice
-from typing import Final
+from itertools import chain, islice
+from typing import Final, cast
 
 import msgspec
 
-from streaming.entries import StreamChunk, chunk_of
 from streaming.errors import InvalidCursor
-from streaming.identifiers import FIRST, EntryId, Keys
+from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id
 from streaming.reading.liveness import ProducerWatch
+from streaming.text_blocks import Part, TextBlock, chunks_of, parts_of
 
 #: Entries of a stream kept in memory for its readers; one that falls behind pages from Redis instead.
 RING_ENTRIES: Final = 256
+
+#: What a wake-up carries: ids, and fields.
+_MESSAGE: Final = msgspec.json.Decoder(list[str | list[str]])
 
 
 class LiveStream:
@@ -32,11 +35,13 @@ class LiveStream:
         #: One watch for each run that is read (``None``: the latest), shared by its readers.
         self.watches: dict[str | None, ProducerWatch] = {}
         self.preparing = asyncio.Lock()
-        self._ids: deque[EntryId] = deque()
-        self._entries: deque[StreamChunk] = deque()
-        #: What came last, and the entry before it.
+        #: Batches as they came, the last id of each, and how many entries they have.
+        self._batches: deque[list[Part]] = deque()
+        self._lasts: deque[EntryId] = deque()
+        self._sizes: deque[int] = deque()
+        self._entries = 0
+        #: The entry before the newest batch.
         self._before_newest: EntryId | None = None
-        self._newest: list[StreamChunk] = []
         #: Those who wait for something new, each with the time at which it stops waiting.
         self._waiters: dict[asyncio.Future[bool], float] = {}
 
@@ -44,14 +49,18 @@ class LiveStream:
         """Whether memory holds everything after the cursor."""
         return cursor >= self.start
 
-    def after(self, cursor: EntryId) -> list[StreamChunk]:
+    def after(self, cursor: EntryId) -> list[Part]:
         """The entries after a cursor that is covered."""
         if cursor == self._before_newest:
             # Where almost all readers are.
-            return self._newest
+            return self._batches[-1]
         if cursor >= self.tail:
             return []
-        return list(islice(self._entries, bisect_right(self._ids, cursor), None))
+        first = bisect_right(self._lasts, cursor)
+        batches = list(islice(self._batches, first, None))
+        # The cursor may lie inside of it.
+        begun = [chunk for chunk in chunks_of(batches[0]) if chunk.id > cursor]
+        return [*begun, *chain.from_iterable(batches[1:])]
 
     def wait(self, timeout: float) -> asyncio.Future[bool]:
         """Wait for something new. ``False``: nothing came within ``timeout`` seconds."""
@@ -81,30 +90,30 @@ class LiveStream:
         if not self.is_ready or not message.startswith(b"["):
             return False
         try:
-            before, *carried = msgspec.json.decode(message)
-            entries = [
-                chunk_of(entry_id, dict(zip(fields[::2], fields[1::2], strict=True)))
-                for entry_id, fields in zip(carried[::2], carried[1::2], strict=True)
-            ]
-            newest = entries[-1].id
-        except (ValueError, TypeError, AttributeError, IndexError, InvalidCursor):
+            before, *carried = _MESSAGE.decode(message)
+            ids = [parse_entry_id(cast("str", entry_id)) for entry_id in carried[::2]]
+            parts = parts_of(list(zip(carried[::2], carried[1::2], strict=True)))
+            newest = ids[-1]
+        except (msgspec.MsgspecError, InvalidCursor, TypeError, ValueError, IndexError):
             # Somebody else's message.
             return False
         if newest <= self.tail:
             return True
         if before != str(self.tail):
             return False
-        self.add(entries)
+        self.add(parts, newest)
         return True
 
-    def add(self, entries: list[StreamChunk]) -> None:
-        """Take entries that were read after ``tail``."""
-        self._before_newest, self._newest = self.tail, entries
-        for entry in entries:
-            self.tail = entry.id
-            self._ids.append(self.tail)
-            self._entries.append(entry)
-        while len(self._entries) > RING_ENTRIES:
-            self.start = self._ids.popleft()
-            self._entries.popleft()
+    def add(self, parts: list[Part], newest: EntryId) -> None:
+        """Take entries that were read after ``tail``, the last of which is ``newest``."""
+        self._before_newest, self.tail = self.tail, newest
+        size = sum(len(part) if isinstance(part, TextBlock) else 1 for part in parts)
+        self._batches.append(parts)
+        self._lasts.append(newest)
+        self._sizes.append(size)
+        self._entries += size
+        while self._entries > RING_ENTRIES and len(self._batches) > 1:
+            self._batches.popleft()
+            self.start = self._lasts.popleft()
+            self._entries -= self._sizes.popleft()
         self.wake()

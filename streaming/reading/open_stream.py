@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -20,9 +20,11 @@ from streaming.reading.follower import RETRY_PAUSE, StreamFollower
 from streaming.reading.live_stream import LiveStream
 from streaming.reading.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
 from streaming.reading.span import Span
+from streaming.reading.stored_pages import StoredPages
 from streaming.store.run_states import RunState
 from streaming.store.run_store import RunStore
-from streaming.store.stored_entries import PAGE, entries_after
+from streaming.store.stored_entries import Page
+from streaming.text_blocks import Part, TextBlock
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -46,7 +48,7 @@ class ReadOptions:
 
 
 class OpenStream:
-    """A read that has its start. Iterating it gives batches of chunks in order.
+    """A read that has its start. Iterating it gives batches of chunks, and of blocks of them, in order.
 
     An empty batch is a heartbeat. Iteration ends after the last chunk that the read covers; if the service
     stops or Redis stays away it ends early, and ``cut_short`` tells.
@@ -63,13 +65,14 @@ class OpenStream:
         producers: ProducerCheck,
         options: ReadOptions,
     ) -> None:
-        self._redis = redis
+        self._loop = asyncio.get_running_loop()
         self._runs = runs
         self._follower = follower
         self._producers = producers
         self._restore = options.restore
         self._conversation_id = conversation_id
         self._keys = keys_of(conversation_id)
+        self._pages = StoredPages(redis, self._keys.stream)
         self._span = span
         self._follow = options.follow
         self._heartbeat = options.heartbeat.total_seconds()
@@ -106,7 +109,7 @@ class OpenStream:
         """Iterate over the batches; once."""
         return self
 
-    async def __anext__(self) -> list[StreamChunk]:
+    async def __anext__(self) -> list[Part]:
         """The next batch. No generators here: one that its reader leaves behind would be left open inside."""
         try:
             while not self._ended:
@@ -114,7 +117,11 @@ class OpenStream:
                 if live is None:
                     shown = await self._advance()
                 elif batch := live.after(self._cursor):
-                    shown = await self._present(batch)
+                    shown, at_end = self._show(batch)
+                    if at_end or not shown:
+                        shown = await self._conclude(shown, at_end=at_end)
+                    else:
+                        self._silent_since = self._loop.time()
                 else:
                     self._is_overdue = not await live.wait(self._look_interval)
                     continue
@@ -131,6 +138,7 @@ class OpenStream:
     async def aclose(self) -> None:
         """Stop following. An ended or broken off read does so by itself."""
         self._ended = True
+        await self._pages.aclose()
         live, self._live = self._live, None
         if live is not None:
             await self._follower.release(live, foreign=self._foreign)
@@ -145,7 +153,7 @@ class OpenStream:
             return None
         return live if live.covers(self._cursor) else None
 
-    async def _advance(self) -> list[StreamChunk] | None:
+    async def _advance(self) -> list[Part] | None:
         """One step: a batch to show, or ``None`` where this step has none."""
         if self.has_nothing_more:
             self._ended = True
@@ -163,9 +171,12 @@ class OpenStream:
         batch = await (self._replay() if self._replaying else self._follow_on())
         return None if batch is None else await self._present(batch)
 
-    async def _present(self, batch: list[StreamChunk]) -> list[StreamChunk] | None:
+    async def _present(self, batch: Sequence[Part]) -> list[Part] | None:
         """What a batch has for this reader; notices the end."""
         shown, at_end = self._show(batch)
+        return await self._conclude(shown, at_end=at_end)
+
+    async def _conclude(self, shown: list[Part], *, at_end: bool) -> list[Part] | None:
         if at_end and not await self._goes_on():
             self._ended = True
         if not shown:
@@ -174,19 +185,23 @@ class OpenStream:
         self._silent_since = self._now()
         return shown
 
-    def _heartbeat_if_due(self) -> list[StreamChunk] | None:
+    def _heartbeat_if_due(self) -> list[Part] | None:
         if self._now() - self._silent_since < self._heartbeat:
             return None
         self._silent_since = self._now()
         return []
 
-    async def _replay(self) -> list[StreamChunk] | None:
+    async def _replay(self) -> list[Part] | None:
         """A page of what is stored already; nothing is followed before that has an end."""
         page = await self._patiently(self._page)
-        self._replaying = page is not None and len(page) == PAGE
-        return page or None
+        if page is None:
+            self._replaying = False
+            return None
+        self._replaying = page.is_full
+        self._pages.replayed(page)
+        return page.parts or None
 
-    async def _follow_on(self) -> list[StreamChunk] | None:
+    async def _follow_on(self) -> list[Part] | None:
         """What comes next, as soon as it comes; an empty batch where nothing did for a while."""
         if self.cut_short or self._follower.closed:
             self.cut_short = self._ended = True
@@ -196,31 +211,31 @@ class OpenStream:
             await self._start_following()
             return None
         if not live.covers(self._cursor):
-            page = await self._patiently(self._page)
-            if page == []:
+            stored = await self._stored()
+            if stored == []:
                 # Nothing between the cursor and what memory covers (its entries were deleted).
                 self._cursor = max(self._cursor, live.start)
-            return page or None
+            return stored or None
         batch = live.after(self._cursor)
         if batch:
-            return batch
+            return [*batch]
         if not self._is_overdue and not self._run_has_ended:
             return None
         self._is_overdue = self._run_has_ended = False
         return await self._look_after(live)
 
-    async def _look_after(self, live: LiveStream) -> list[StreamChunk] | None:
+    async def _look_after(self, live: LiveStream) -> list[Part] | None:
         """Nothing came: see whether something still can, and tell that we are here."""
         watch = live.watches.get(self._span.run)
         if watch is None:
             watch = ProducerWatch(self._runs, self._producers, self._conversation_id, self._span.run)
             live.watches[self._span.run] = watch
         if await watch.is_over(self._restore):
-            page = await self._patiently(self._page)
-            if page == [] and not await self._is_restored():
+            stored = await self._stored()
+            if stored == [] and not await self._is_restored():
                 self._ended = True
                 return self._end_of_lost_stream()
-            return page or None
+            return stored or None
         self._follower.look_again(live)
         return []
 
@@ -238,20 +253,25 @@ class OpenStream:
             return False
         try:
             restored = await self._restore(self._conversation_id, self._span.run)
-            return restored and bool(await self._page())
+            return restored and bool((await self._page()).parts)
         except (StreamingError, RedisError) as error:
             _log.warning("stream not rebuilt: error=%s", type(error).__name__)
             return False
 
-    def _end_of_lost_stream(self) -> list[StreamChunk]:
+    def _end_of_lost_stream(self) -> list[Part]:
         """Nothing can be stored any more, so the reader itself says that it is over."""
         if self._at_terminal:
             return []
         return [StreamChunk(entry_id=str(self._cursor), error=LOST_MESSAGE, code=LOST_CODE)]
 
-    async def _page(self) -> list[StreamChunk]:
+    async def _page(self) -> Page:
         """The next stored entries."""
-        return await entries_after(self._redis, self._keys.stream, self._cursor)
+        return await self._pages.after(self._cursor)
+
+    async def _stored(self) -> list[Part] | None:
+        """The next stored entries, patiently."""
+        page = await self._patiently(self._page)
+        return None if page is None else page.parts
 
     async def _tracked_state(self) -> RunState | None:
         """The registered run that this read waits for."""
@@ -264,36 +284,61 @@ class OpenStream:
         """Whether a read of everything goes on after a terminal."""
         if self._span.first_terminal:
             return False
-        if await self._patiently(self._page):
+        if await self._stored():
             return True
         latest = await self._patiently(self._tracked_state)
         return latest is not None and not latest.status.is_terminal
 
-    def _show(self, batch: list[StreamChunk]) -> tuple[list[StreamChunk], bool]:
+    def _show(self, batch: Sequence[Part]) -> tuple[list[Part], bool]:
         """The batch as this read shows it, up to its end; and whether that came."""
-        shown: list[StreamChunk] = []
-        for chunk in batch:
-            if chunk.code != LOST_CODE:
-                self._cursor = chunk.id
-            if self._span.run is not None and chunk.run != self._span.run and chunk.code != LOST_CODE:
+        shown: list[Part] = []
+        for part in batch:
+            if isinstance(part, TextBlock):
+                self._show_block(part, shown)
                 continue
-            expected = self._expected_at(chunk)
-            if expected is not None and chunk.sequence is not None:
-                if 0 < chunk.sequence < expected:
-                    # Shown already. Then a failover lost it, and its writer, who never had an answer, wrote
-                    # it once more.
-                    continue
-                if chunk.sequence > expected:
-                    missing = f"entries {expected} to {chunk.sequence - 1} are no longer retained"
-                    shown.append(_gap(self._cursor, missing))
-                elif chunk.sequence < expected:
-                    # Redis forgot the run, and with it that there was an attempt of this number.
-                    shown.append(_reset(self._cursor, chunk.run, "the run begins again"))
-            shown.append(chunk)
-            self._at_terminal = chunk.is_terminal
-            if chunk.is_terminal and not self._follow and (self._span.first_terminal or chunk is batch[-1]):
+            ends_here = self._show_chunk(part, shown)
+            is_last = self._span.first_terminal or part is batch[-1]
+            if ends_here and is_last and not self._follow:
                 return shown, True
         return shown, False
+
+    def _show_block(self, block: TextBlock, shown: list[Part]) -> None:
+        """Show a block as a whole, where each of its chunks would be shown."""
+        if self._span.run not in (None, block.run):
+            self._cursor = block.last
+            return
+        if block.run is not None:
+            begins = (block.attempt, block.first_sequence)
+            if self._expected.get(block.run, begins) != begins:
+                for chunk in block:
+                    self._show_chunk(chunk, shown)
+                return
+            self._expected[block.run] = (block.attempt, block.next_sequence)
+        self._cursor = block.last
+        self._at_terminal = False
+        shown.append(block)
+
+    def _show_chunk(self, chunk: StreamChunk, shown: list[Part]) -> bool:
+        """Show a chunk, if it is to be shown; whether it ends its run."""
+        if chunk.code != LOST_CODE:
+            self._cursor = chunk.id
+        if self._span.run is not None and chunk.run != self._span.run and chunk.code != LOST_CODE:
+            return False
+        expected = self._expected_at(chunk)
+        if expected is not None and chunk.sequence is not None:
+            if 0 < chunk.sequence < expected:
+                # Shown already. Then a failover lost it, and its writer, who never had an answer, wrote
+                # it once more.
+                return False
+            if chunk.sequence > expected:
+                missing = f"entries {expected} to {chunk.sequence - 1} are no longer retained"
+                shown.append(_gap(self._cursor, missing))
+            elif chunk.sequence < expected:
+                # Redis forgot the run, and with it that there was an attempt of this number.
+                shown.append(_reset(self._cursor, chunk.run, "the run begins again"))
+        shown.append(chunk)
+        self._at_terminal = chunk.is_terminal
+        return self._at_terminal
 
     def _expected_at(self, chunk: StreamChunk) -> int | None:
         """The sequence that should be here; ``None`` where a run, or one of its attempts, begins."""
@@ -312,9 +357,8 @@ class OpenStream:
             self._expected[chunk.run] = (chunk.attempt, following)
         return expected
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
+    def _now(self) -> float:
+        return self._loop.time()
 
     async def _patiently(self, read: Callable[[], Awaitable[_T]]) -> _T | None:
         """Read from Redis, again while it is away; ``None`` once the read is cut short."""

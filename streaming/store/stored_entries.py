@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from streaming.connections import exchange, execute_together, is_cluster
 from streaming.entries import StreamChunk, decode_entry
 from streaming.identifiers import EntryId
+from streaming.text_blocks import Part, TextBlock, parts_of
 
 #: Entries of one page: large enough that round trips don't count, small enough for memory.
 PAGE: Final = 500
+#: The most entries of one that only passes through: half again as fast.
+PART_PAGE: Final = 1_000
+#: Of the first, whose entries' size nobody knows yet.
+FIRST_PART_PAGE: Final = 200
+#: Roughly how much text and names it may have: each reader that is slow holds one.
+PART_PAGE_BYTES: Final = 262_144
+#: One of so many entries is measured for that.
+SAMPLED: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries of a stream."""
+
+    parts: list[Part]
+    #: There may be more.
+    is_full: bool
+    #: How many entries the next one should have.
+    next_count: int
+
+    @property
+    def last(self) -> EntryId:
+        """The id of the last entry; there has to be one."""
+        part = self.parts[-1]
+        return part.last if isinstance(part, TextBlock) else part.id
 
 
 def decode_page(reply: object) -> list[StreamChunk]:
@@ -21,6 +50,25 @@ def decode_page(reply: object) -> list[StreamChunk]:
 async def entries_after(redis: Redis, stream: str, after: EntryId) -> list[StreamChunk]:
     """The next page after an id."""
     return decode_page(await redis.xrange(stream, min=f"({after}", count=PAGE))
+
+
+async def parts_after(redis: Redis, stream: str, after: EntryId, *, count: int = FIRST_PART_PAGE) -> Page:
+    """The next page after an id, for one to whom most of it only passes through."""
+    command = ("XRANGE", stream, f"({after}", "+", "COUNT", count)
+    if is_cluster(redis):
+        [reply] = await execute_together(redis, stream, command)
+    else:
+        [reply] = await exchange(redis, [command])
+    if isinstance(reply, RedisError):
+        raise reply
+    return Page(parts_of(reply), is_full=len(reply) == count, next_count=_next_count(reply))
+
+
+def _next_count(reply: list[Any]) -> int:
+    """How many entries the next page may have, if they are as large as some of these."""
+    sample = [values.values() if isinstance(values, dict) else values for _, values in reply[::SAMPLED]]
+    size = sum([len(value) for values in sample for value in values]) // max(1, len(sample))
+    return min(max(PART_PAGE_BYTES // max(1, size), 1), PART_PAGE)
 
 
 async def entries_back(redis: Redis, stream: str, before: str | None) -> list[StreamChunk]:

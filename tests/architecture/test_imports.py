@@ -62,6 +62,9 @@ ROOMS: Final = {
     "tests": Room(ours=(*_PARTS, "benchmarks", "clients", "function_app", "soak", "standalone")),
 }
 
+#: Packages that one package of ours alone may import, and the tests: nothing else needs what is optional.
+OPTIONAL: Final = {"azure.ai": "bridges.azure_ai_agents"}
+
 #: The floors of ``streaming``, from the ground up: a package imports what lies below it.
 FLOORS: Final = (
     ("streaming",),
@@ -109,6 +112,19 @@ def _is_allowed(tree: SourceTree, room: str, name: str) -> bool:
         return any(name == ours or name.startswith(f"{ours}.") for ours in ROOMS[room].ours)
     others = ROOMS[room].others
     return others is None or top in others
+
+
+def stray_imports(tree: SourceTree) -> list[str]:
+    """Imports of optional packages outside the one place that may need them."""
+    return [
+        f"{module.path} imports {name}"
+        for module in tree.modules.values()
+        for name in sorted(tree.imports(module))
+        for package, place in OPTIONAL.items()
+        if f"{name}.".startswith(f"{package}.")
+        and not f"{module.name}.".startswith(f"{place}.")
+        and module.room != "tests"
+    ]
 
 
 def climbing_imports(tree: SourceTree) -> list[str]:
@@ -192,6 +208,11 @@ def test_imports_follow_the_arrows(project: SourceTree) -> None:
     assert forbidden_imports(project) == []
 
 
+def test_optional_packages_are_imported_in_one_place(project: SourceTree) -> None:
+    """What is installed by itself is imported by itself."""
+    assert stray_imports(project) == []
+
+
 def test_imports_run_down_the_floors(project: SourceTree) -> None:
     """Inside ``streaming`` HTTP stands on reading and writing, these on the store, that on the ground."""
     assert climbing_imports(project) == []
@@ -227,6 +248,7 @@ def test_one_module_builds_redis_clients(project: SourceTree) -> None:
         (forbidden_imports, {"standalone.py": "import clients.sse"}, "clients.sse"),
         (forbidden_imports, {"benchmarks/a.py": "from tests import doubles"}, "tests"),
         (forbidden_imports, {"clients/a.py": "import redis"}, "redis"),
+        (stray_imports, {"bridges/a.py": "from azure.ai.agents import models"}, "azure.ai.agents"),
         (
             climbing_imports,
             {"streaming/store/a.py": "import streaming.reading.b", "streaming/reading/b.py": ""},

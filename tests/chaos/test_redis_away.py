@@ -16,6 +16,7 @@ from hosting.durable_state import find_answer
 from redis_callback import RedisStreamCallback
 from streaming.durable_answer import DurableAnswer
 from streaming.entries import StreamChunk
+from streaming.text_blocks import chunks_of
 from streaming.writing.restorer import StreamRestorer
 from streaming.writing.writer import RunWriter
 from tests.chaos.redis_load import PacedAgent, assert_whole, handler_on
@@ -70,7 +71,7 @@ async def test_a_run_goes_on_without_its_stream_which_is_repaired_later(
             async def read() -> list[StreamChunk]:
                 restore = StreamRestorer(handler.runs, find).restore
                 opened = await handler.reader.open("c", run="r", restore=restore)
-                return [chunk async for batch in opened for chunk in batch]
+                return [chunk async for batch in opened for chunk in chunks_of(batch)]
 
             await handler.runs.register("c", "r", "Scripted")
             reading = asyncio.create_task(read())

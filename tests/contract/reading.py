@@ -14,6 +14,7 @@ from streaming.entries import NewEntry, RunStatus, StreamChunk
 from streaming.identifiers import keys_of
 from streaming.reading.open_stream import OpenStream
 from streaming.store.run_states import Attempt
+from streaming.text_blocks import chunks_of
 
 #: Nothing here takes a tenth of it; a hang is to fail, not to last.
 BOUND = 10.0
@@ -54,13 +55,13 @@ class LiveReader:
         """The next chunk."""
         async with asyncio.timeout(BOUND):
             while not self._chunks:
-                self._chunks = await anext(self._batches)
+                self._chunks = list(chunks_of(await anext(self._batches)))
         return self._chunks.pop(0)
 
     async def rest(self) -> list[StreamChunk]:
         """All chunks to the end of the read."""
         async with asyncio.timeout(BOUND):
-            rest = self._chunks + [chunk async for batch in self._batches for chunk in batch]
+            rest = self._chunks + [chunk async for batch in self._batches for chunk in chunks_of(batch)]
         self._chunks = []
         return rest
 

@@ -11,6 +11,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry
 from streaming.errors import InvalidCursor
 from streaming.identifiers import keys_of
+from streaming.text_blocks import chunks_of
 from tests.contract.conftest import BOUND, TTL
 from tests.contract.reading import (
     COMPLETED,
@@ -56,7 +57,8 @@ async def test_a_cursor_that_redis_forgot_begins_again(
     await handler.runs.register("c", "r", "Agent")
     for run in (None, "r"):
         opened = await handler.reader.open("c", given.entry_ids[0], run=run)
-        assert [(chunk.type, chunk.sequence) for chunk in await anext(opened)] == [("reset", None)]
+        chunks = chunks_of(await anext(opened))
+        assert [(chunk.type, chunk.sequence) for chunk in chunks] == [("reset", None)]
         await opened.aclose()
 
 
@@ -77,7 +79,7 @@ async def test_what_memory_still_has_is_not_repeated_after_a_flush(
     again = await begin(handler, "c", "r", "second")
     await handler.runs.append(again, 0, [NewEntry(1, type="reset"), *map(text, "012"), COMPLETED])
     async with asyncio.timeout(BOUND):
-        chunks = [chunk async for batch in opened for chunk in batch]
+        chunks = [chunk async for batch in opened for chunk in chunks_of(batch)]
     assert chunks[0].type == "reset"
     assert (text_of(chunks), chunks[-1].is_done) == ("012", True)
     await other.aclose()
@@ -95,7 +97,7 @@ async def test_what_a_reader_had_is_not_repeated_when_redis_lost_the_newest(
     again = await begin(handler, "c", "r", "second")
     await handler.runs.append(again, 1, [text("a"), text("b"), text("c"), COMPLETED])
     async with asyncio.timeout(BOUND):
-        chunks = [chunk async for batch in opened for chunk in batch]
+        chunks = [chunk async for batch in opened for chunk in chunks_of(batch)]
     assert chunks[0].type == "reset"
     assert (text_of(chunks), chunks[-1].is_done) == ("abc", True)
 

@@ -15,6 +15,7 @@ from streaming.entries import RESET, NewEntry, RunStatus, StreamChunk
 from streaming.errors import ConversationNotFound, RunNotFound, TaskHubUnavailable
 from streaming.identifiers import keys_of
 from streaming.store.run_states import Renewal
+from streaming.text_blocks import chunks_of
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.restorer import OWNER, PIECE, StreamRestorer
 from tests.contract.conftest import TTL
@@ -55,7 +56,7 @@ class DurableState:
         """Everything that a read with this durable state behind it gives."""
         opened = await self._handler.reader.open("c", cursor, run=run, restore=self.restore)
         async with asyncio.timeout(10):
-            return [chunk async for batch in opened for chunk in batch]
+            return [chunk async for batch in opened for chunk in chunks_of(batch)]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from streaming.errors import RunLost
 from streaming.identifiers import keys_of
 from streaming.store.run_states import Attempt
 from streaming.store.run_store import CARRIED_BYTES
+from streaming.text_blocks import chunks_of
 from tests.contract.reading import COMPLETED, begin, read_all, subscribers, text, text_of, until
 
 
@@ -29,7 +30,7 @@ async def test_entries_between_wake_ups_are_not_passed_over(
 
     async def read() -> None:
         async for batch in opened:
-            seen.extend(batch)
+            seen.extend(chunks_of(batch))
             if batch and batch[-1].is_terminal:
                 return
 

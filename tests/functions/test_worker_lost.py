@@ -111,12 +111,15 @@ async def test_a_second_turn_remembers_the_first(app: Deployed) -> None:
     first = await finished_run(app.http, "Plan a 1-day trip to Rome")
     conversation = first["conversation_id"]
     second = await finished_run(app.http, "Plan a 2-day trip to Oslo", conversation_id=conversation)
-    response = await app.http.get(f"/runtime/webhooks/durabletask/entities/dafx-travelplanner/{conversation}")
-    history = response.json()["data"]["conversationHistory"]
-    assert [each["correlationId"] for each in history] == [
-        *[first["correlation_id"]] * 2,
-        *[second["correlation_id"]] * 2,
-    ]
+    path = f"/runtime/webhooks/durabletask/entities/dafx-travelplanner/{conversation}"
+
+    async def has_both() -> bool:
+        # A turn is saved a moment after its stream has ended.
+        history = (await app.http.get(path)).json()["data"]["conversationHistory"]
+        turns = [first["correlation_id"]] * 2 + [second["correlation_id"]] * 2
+        return [each["correlationId"] for each in history] == turns
+
+    await eventually(has_both, "both turns are in the entity's state")
 
 
 @pytest.mark.parametrize("is_silent", [True, False])

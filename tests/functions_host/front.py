@@ -41,6 +41,9 @@ class Host(Protocol):
     async def invoke(self, function: Function, inputs: Mapping[str, Any], *, invocation: str = "") -> Any:
         """Call a function."""
 
+    def note(self, error: BaseException) -> None:
+        """Put into the log why a request could not be answered."""
+
     def client_input(self) -> str:
         """What a durable client is given."""
 
@@ -119,7 +122,8 @@ class _HttpFunction:
         try:
             inputs = self._inputs(request, await request.body())
             returned = await self._host.invoke(self._function, inputs)
-        except (InvocationFailed, WorkerLost, TimeoutError):
+        except (InvocationFailed, WorkerLost, TimeoutError) as error:
+            self._host.note(error)
             response = Response(status_code=500)
         except ClientDisconnect:
             return
@@ -172,7 +176,8 @@ class _Forwarding:
     async def _report(self, work: asyncio.Task[None]) -> None:
         try:
             await work
-        except (InvocationFailed, WorkerLost, TimeoutError, ClientError):
+        except (InvocationFailed, WorkerLost, TimeoutError, ClientError) as error:
+            self._host.note(error)
             if self._has_begun:
                 # Closes the connection without the response's end.
                 raise

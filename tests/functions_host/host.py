@@ -69,8 +69,10 @@ class FunctionsHost:
         self._starting = asyncio.Lock()
         self._timeout = deployment.function_timeout.total_seconds()
         self.key = deployment.key
+        # No connection is used again: the worker may close it just then.
+        connector = TCPConnector(limit=0, force_close=True)
         #: Passes requests on: to any number of connections at once, and bodies as they are.
-        self.http = ClientSession(timeout=_FORWARD, connector=TCPConnector(limit=0), auto_decompress=False)
+        self.http = ClientSession(timeout=_FORWARD, connector=connector, auto_decompress=False)
         self.durable = Durable(self.invoke)
         self.functions: tuple[Function, ...] = ()
         self.url = ""
@@ -79,6 +81,11 @@ class FunctionsHost:
     def http_uri(self) -> str | None:
         """Where the worker takes live HTTP; ``None``: the app speaks the classic way."""
         return self._worker.http_uri if self._worker is not None else None
+
+    def note(self, error: BaseException) -> None:
+        """Put into the log why a request could not be answered."""
+        self._log.write(f"host: request failed: {error!r}\n".encode())
+        self._log.flush()
 
     def client_input(self) -> str:
         """What a function with a durable client is given."""

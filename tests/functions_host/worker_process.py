@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
+from urllib.parse import urlsplit
 
 from streaming.cancellation import cancel_and_wait
 from tests.functions_host.worker import LINE_LIMIT
@@ -28,6 +29,19 @@ class WorkerLost(Exception):
 
 class AppRefused(Exception):
     """The worker's code could not load the function app; the message is what it says."""
+
+
+async def _until_accepted(uri: str) -> None:
+    """Wait until a server listens: the worker says where before it does, and the platform tries again."""
+    address = urlsplit(uri)
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return
 
 
 class InvocationFailed(Exception):
@@ -122,6 +136,8 @@ class WorkerProcess:
             Function(each["id"], each["name"], tuple(each["bindings"])) for each in loaded["functions"]
         )
         self.http_uri = loaded["http_uri"]
+        if self.http_uri is not None:
+            await _until_accepted(self.http_uri)
 
     @property
     def pid(self) -> int:

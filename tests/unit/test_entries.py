@@ -27,7 +27,7 @@ def test_an_error_wins_over_done() -> None:
     assert (chunk.is_done, chunk.error, chunk.code, chunk.status) == (False, "no", "failed", RunStatus.FAILED)
 
 
-@pytest.mark.parametrize("sequence", ["", "x", "-1", "1.5", "\u0661"])
+@pytest.mark.parametrize("sequence", ["", "x", "-1", "1.5", "\u0661", "9" * 5000])
 def test_an_odd_number_is_no_number(sequence: str) -> None:
     """What a foreign writer put in place of a sequence stops no reader."""
     assert decode_entry("1-2", {"text": "a", "sequence": sequence}).sequence is None

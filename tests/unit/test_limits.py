@@ -129,7 +129,8 @@ async def test_a_body_that_fails_gives_its_place_back() -> None:
     load = Load()
     body = CountedBody(pieces(fails=True), load.take_stream("a", LIMITS))
     with pytest.raises(ValueError, match="failed"):
-        [piece async for piece in body]
+        async with aclosing(body):
+            [piece async for piece in body]
     assert load.streams == 0
 
 
@@ -184,10 +185,9 @@ def chunk(*, is_last: bool = False) -> StreamChunk:
 
 async def test_a_response_lasts_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends after its longest time, or after so long without an entry; heartbeats are no entries."""
-    clock = [0.0]
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 0.0)
     limit = TimeLimit(timedelta(seconds=100), timedelta(seconds=10))
-    for clock[0], batch, is_reached in (
+    for now, batch, is_reached in (
         (9.0, [], False),
         (9.5, [chunk()], False),
         (19.0, [], False),
@@ -196,4 +196,4 @@ async def test_a_response_lasts_only_so_long(monkeypatch: pytest.MonkeyPatch) ->
         (100.0, [chunk(), chunk(is_last=True)], False),
         (101.0, [chunk()], True),
     ):
-        assert limit.is_reached(batch) is is_reached
+        assert limit.is_reached(batch, now) is is_reached

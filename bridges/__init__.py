@@ -1,0 +1,1 @@
+"""Other ways into and out of the stream: vendors' services and clients, each in a package of its own."""
