@@ -35,21 +35,12 @@ _FILES: Final = (
     ),
     *(_CLIENT / name for name in ("agent-stream.js", "shared-stream.js")),
 )
-#: The page runs its own scripts, speaks with its own service, and loads nothing of others: an answer can't run
-#: anything, and can't tell anybody that it was read. No text is ever made into HTML (the last two).
-CONTENT_SECURITY_POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
+#: The page runs its own scripts, speaks with its own service, and loads nothing of others: an answer can't
+#: run anything, and can't tell anybody that it was read. No text is ever made into HTML (the last two).
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _HEADERS: Final = {
     # Kept, and each time asked whether it is still right: an answer of a few bytes.

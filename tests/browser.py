@@ -28,7 +28,13 @@ def running_chromium(profile: Path) -> Iterator[str]:
     """A browser for many tests; where to connect to it."""
     assert CHROMIUM is not None
     # A container's root has no sandbox, and a small /dev/shm.
-    arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]
+    arguments = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--no-first-run",
+    ]
     process = subprocess.Popen(
         [CHROMIUM, *arguments, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"],
         stderr=subprocess.PIPE,
@@ -61,7 +67,7 @@ async def connected(address: str) -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def browsing(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
-    """One user's tabs. What their pages complain of fails the test, but for requests that it made fail itself."""
+    """One user's tabs. What their pages complain of fails the test, but for requests that it made fail."""
     context = await browser.new_context(**options)
     context.set_default_timeout(PATIENCE * 1_000)
     complaints: list[str] = []
@@ -79,4 +85,3 @@ async def browsing(browser: Browser, **options: Any) -> AsyncIterator[BrowserCon
     finally:
         await context.close()
     assert complaints == []
-

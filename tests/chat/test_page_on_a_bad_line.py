@@ -17,7 +17,8 @@ pytestmark = needs_chromium
 
 #: Sets the pauses between attempts aside: `retry: 1000` a hundred times would be a long test.
 HURRY = """const { setTimeout } = window;
-window.setTimeout = (callback, ms, ...rest) => setTimeout(callback, ms > 500 && ms < 15_000 ? ms / 50 : ms, ...rest);
+window.setTimeout = (callback, ms, ...rest) =>
+  setTimeout(callback, ms > 500 && ms < 15_000 ? ms / 50 : ms, ...rest);
 """
 
 

@@ -65,7 +65,7 @@ async def test_cut_at_random_while_the_run_writes(tmp_path: Path) -> None:
 
 
 async def test_service_killed_in_mid_run(tmp_path: Path) -> None:
-    """A service that is killed and started again: its unfinished run is interrupted, a finished one is whole."""
+    """A service is killed and started again: its unfinished run is interrupted, a finished one is whole."""
     with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="20") as service:
         async with connect_http(service) as http, cutting_proxy(service.address) as proxy:
             whole = await finished_run(http, "Tell me a joke")

@@ -1,4 +1,4 @@
-"""The JavaScript client in Chromium: cut at every byte, woken by the browser, one connection for many tabs."""
+"""The JavaScript client in Chromium: cut at every byte, woken up, one connection for many tabs."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ async def test_without_web_locks_each_tab_reads_for_itself(server: FaultServer, 
 
 @pytest.mark.parametrize("event", ["visibilitychange", "online"])
 async def test_it_wakes_at_once(server: FaultServer, tabs: BrowserContext, event: str) -> None:
-    """A reader that waits for its next attempt makes it at once when the page is seen, or the network back."""
+    """A reader that waits for its next attempt makes it when the page is seen or the network back."""
     page = await tabs.new_page()
     await page.goto(server.url)
     elapsed = await page.evaluate(

@@ -16,8 +16,9 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from streaming.http.access import Needs
 from streaming.http.openapi import _WRITTEN, NEEDS
-from streaming.http.routes import ROUTES, Route
+from streaming.http.routes import Route
 from streaming.sse import ServerSentEventDecoder
+from tests.all_routes import ALL_ROUTES
 from tests.service import PATIENCE, ROOT, Service, running_service
 
 #: Requests for each operation and mode: together about 20 seconds.
@@ -63,7 +64,7 @@ def operation_of(route: Route) -> dict[str, Any]:
     ("route", "mode"),
     [
         pytest.param(route, mode, id=f"{route.name}-{mode.value}")
-        for route in ROUTES
+        for route in ALL_ROUTES
         for mode in GenerationMode
         # Those without parameters can't be asked wrongly.
         if mode is GenerationMode.POSITIVE or "{" in route.path
@@ -113,13 +114,13 @@ def test_every_route_is_documented() -> None:
         for method, operation in operations.items()
         if method != "parameters"
     }
-    assert documented == {(route.method, route.path): (route.name, route.needs) for route in ROUTES}
+    assert documented == {(route.method, route.path): (route.name, route.needs) for route in ALL_ROUTES}
 
 
 def documented_errors() -> set[tuple[str, str]]:
     """Status and code of each error of the document."""
     found = set()
-    for route in ROUTES:
+    for route in ALL_ROUTES:
         for status, response in operation_of(route)["responses"].items():
             name = response.get("$ref", "").rpartition("/")[2]
             written = str(_WRITTEN["components"]["responses"][name]) if name else ""
@@ -184,6 +185,6 @@ def test_security_is_listed_where_it_is_on(service: Service, brief: Service) -> 
 
 def test_the_example_of_a_stream_is_one() -> None:
     """The document's example of server-sent events is read as a browser would."""
-    content = operation_of(ROUTES[3])["responses"]["200"]["content"]["text/event-stream"]
+    content = operation_of(ALL_ROUTES[3])["responses"]["200"]["content"]["text/event-stream"]
     events = ServerSentEventDecoder().feed(content["example"].encode())
     assert [event.event for event in events] == ["message", "done"]
