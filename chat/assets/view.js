@@ -207,7 +207,7 @@ class ToolView {
     this.#result.tabIndex = 0;
     const given = make("pre", "", pretty(part.given));
     given.tabIndex = 0;
-    this.element.append(summary, make("h4", "", "Asked"), given, make("h4", "", "Got"), this.#result);
+    this.element.append(summary, make("div", "step-label", "Asked"), given, make("div", "step-label", "Got"), this.#result);
   }
 
   draw({ live }) {

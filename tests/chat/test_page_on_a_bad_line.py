@@ -11,9 +11,11 @@ from playwright.async_api import Browser
 from tests.browser import browsing, needs_chromium
 from tests.chat.page import assert_shows, durable_answer, has_state, has_words, open_chat, say, turn
 from tests.cutting_proxy import cutting_proxy
-from tests.service import TRIP, connect_http, running_service
+from tests.service import connect_http, running_service
 
 pytestmark = needs_chromium
+
+SHORT_TRIP = "Plan a 1-day trip to Oslo"
 
 #: Sets the pauses between attempts aside: `retry: 1000` a hundred times would be a long test.
 HURRY = """const { setTimeout } = window;
@@ -25,7 +27,7 @@ window.setTimeout = (callback, ms, ...rest) =>
 async def test_dropped_sockets(browser: Browser, tmp_path: Path) -> None:
     """Connections that are cut all the time cost nothing of the answer, in either of two tabs."""
     chance = random.Random(3)
-    with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="250") as service:
+    with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="120") as service:
         async with (
             connect_http(service) as http,
             cutting_proxy(service.address) as proxy,
@@ -34,7 +36,7 @@ async def test_dropped_sockets(browser: Browser, tmp_path: Path) -> None:
             await tabs.add_init_script(HURRY)
             page, other = await tabs.new_page(), await tabs.new_page()
             await open_chat(page, proxy.url)
-            await say(page, TRIP)
+            await say(page, SHORT_TRIP)
             await has_words(page, 20)
             await other.goto(page.url)
             await has_words(other, 20)
@@ -48,7 +50,7 @@ async def test_dropped_sockets(browser: Browser, tmp_path: Path) -> None:
 
 async def test_offline_and_online(browser: Browser, tmp_path: Path) -> None:
     """Without a network the page says so; with it, the answer goes on at once."""
-    with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="250") as service:
+    with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="120") as service:
         async with (
             connect_http(service) as http,
             cutting_proxy(service.address) as proxy,
@@ -56,7 +58,7 @@ async def test_offline_and_online(browser: Browser, tmp_path: Path) -> None:
         ):
             page = await tabs.new_page()
             await open_chat(page, proxy.url)
-            await say(page, TRIP)
+            await say(page, SHORT_TRIP)
             await has_words(page, 20)
             await tabs.set_offline(True)
             proxy.cut_all()
@@ -75,9 +77,9 @@ async def test_a_message_that_can_not_be_sent(browser: Browser, tmp_path: Path) 
             await open_chat(page, proxy.url)
             proxy.is_down = True
             proxy.cut_all()
-            await say(page, TRIP)
+            await say(page, SHORT_TRIP)
             await has_state(page, "unsent")
-            assert await turn(page).locator(".you p").inner_text() == TRIP
+            assert await turn(page).locator(".you p").inner_text() == SHORT_TRIP
             proxy.is_down = False
             await turn(page).get_by_role("button", name="Try again").click()
             await has_state(page, "done")
@@ -90,7 +92,7 @@ async def test_killed_and_restarted_service(browser: Browser, tmp_path: Path) ->
         async with cutting_proxy(service.address) as proxy, browsing(browser) as tabs:
             page = await tabs.new_page()
             await open_chat(page, proxy.url)
-            await say(page, TRIP)
+            await say(page, SHORT_TRIP)
             await has_words(page, 20)
             service.stop(signal.SIGKILL)
             await page.locator("#connection[data-state=waiting]").wait_for()

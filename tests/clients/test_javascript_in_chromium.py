@@ -100,6 +100,7 @@ async def has_read(page: Page, entry: str) -> None:
     await page.wait_for_function("(entry) => ids.includes(entry)", arg=entry)
 
 
+@pytest.mark.long
 async def test_cut_at_every_byte(server: FaultServer, tabs: BrowserContext) -> None:
     """Cut after any byte of the answer, in good order or by a reset, the text is the answer."""
     page = await tabs.new_page()
