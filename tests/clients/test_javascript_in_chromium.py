@@ -152,6 +152,24 @@ async def test_the_reading_tab_is_closed(server: FaultServer, tabs: BrowserConte
     assert len(ids) == len(set(ids)) == 61
 
 
+async def test_a_tab_that_misses_messages(server: FaultServer, tabs: BrowserContext) -> None:
+    """A tab that does not hear all that the reading tab says has the whole answer all the same, once."""
+    first = await open_tab(tabs, server, "slow-4", shared=True)
+    await tabs.add_init_script(
+        """window.BroadcastChannel = class extends BroadcastChannel {
+          set onmessage(listener) {
+            let count = 0;
+            super.onmessage = (event) => (count += 1) % 3 !== 0 && listener(event);
+          }
+        };"""
+    )
+    second = await open_tab(tabs, server, "slow-4", shared=True)
+    for page in (first, second):
+        assert await page.evaluate("reading") == LONG_TEXT
+        ids = await page.evaluate("ids")
+        assert len(ids) == len(set(ids)) == 61
+
+
 async def test_without_web_locks_each_tab_reads_for_itself(server: FaultServer, tabs: BrowserContext) -> None:
     """Where the browser can't share, each tab has a connection of its own."""
     await tabs.add_init_script("Object.defineProperty(Navigator.prototype, 'locks', { value: undefined })")
