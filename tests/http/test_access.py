@@ -12,7 +12,8 @@ import jwt
 import pytest
 
 from streaming.http.access import Needs
-from streaming.http.routes import ROUTES, Route
+from streaming.http.routes import Route
+from tests.all_routes import ALL_ROUTES
 from tests.service import (
     SLOW,
     Service,
@@ -90,10 +91,10 @@ def token_for(conversation_id: str, *, lifetime_seconds: int = 60) -> str:
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)
 async def test_every_route_wants_a_key(client: httpx.AsyncClient, route: Route) -> None:
-    """Where keys are set, every route but health and the OpenAPI document refuses who has none, with 401."""
-    path = route.path.format(agent="TravelPlanner", conversation_id="c")
+    """Where keys are set, every route but health, the OpenAPI document and the chat page gives 401 without."""
+    path = route.path.format(agent="TravelPlanner", conversation_id="c", file="chat.js")
     for headers in ({}, {"x-functions-key": "wrong"}, {"x-functions-key": KEY + "x"}):
         response = await client.request(route.method, path, headers=headers)
         if route.needs in (Needs.NOTHING, Needs.HEALTH):

@@ -11,7 +11,9 @@ from typing import Any, Final
 import pytest
 
 from hosting.functions_app import ROUTE_PREFIX
-from streaming.http.routes import ROUTES, Route
+from streaming.http.access import Needs
+from streaming.http.routes import Route
+from tests.all_routes import ALL_ROUTES
 from tests.service import ROOT
 
 EXTENSION: Final = "azurefunctions.extensions.http.fastapi"
@@ -79,16 +81,16 @@ def binding(function: dict[str, Any], kind: str) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)
 def test_every_route_is_a_function(indexed: dict[str, Any], route: Route) -> None:
-    """Each route of the contract is an HTTP function with a durable client; all but one ask for a key."""
+    """Each route of the contract is an HTTP function with a durable client; those that need a key ask for it."""
     function = indexed["functions"][route.name]
     assert binding(function, "httpTrigger") == {
         "direction": "IN",
         "type": "httpTrigger",
         "name": "req",
         "methods": [route.method],
-        "authLevel": "ANONYMOUS" if route.name == "openapi" else "FUNCTION",
+        "authLevel": "ANONYMOUS" if route.needs is Needs.NOTHING else "FUNCTION",
         "route": route.path.removeprefix("/api/"),
     }
     assert binding(function, "durableClient") == {
@@ -104,9 +106,9 @@ def test_with_tokens_browsers_reach_their_routes() -> None:
     finished = run_indexer(STREAM_TOKEN_SECRETS="s" * 32, HEALTH_ANONYMOUS="true")
     assert finished.returncode == 0, finished.stderr
     functions = json.loads(finished.stdout)["functions"]
-    levels = {route.name: binding(functions[route.name], "httpTrigger")["authLevel"] for route in ROUTES}
+    levels = {route.name: binding(functions[route.name], "httpTrigger")["authLevel"] for route in ALL_ROUTES}
     without_key = {name for name, level in levels.items() if level == "ANONYMOUS"}
-    assert without_key == {"stream", "status", "cancel", "health", "openapi"}
+    assert without_key == {"stream", "status", "cancel", "health", "openapi", "chat_page", "chat_file"}
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -123,7 +125,7 @@ def test_every_agent_is_an_entity(indexed: dict[str, Any], agent: str) -> None:
 
 def test_there_is_nothing_else(indexed: dict[str, Any]) -> None:
     """The framework's own routes are not there: ours answer in their place."""
-    wanted = {route.name for route in ROUTES} | {f"dafx-{agent}" for agent in AGENTS}
+    wanted = {route.name for route in ALL_ROUTES} | {f"dafx-{agent}" for agent in AGENTS}
     assert indexed["functions"].keys() == wanted
 
 
@@ -134,7 +136,7 @@ def test_all_functions_speak_http_alike(indexed: dict[str, Any]) -> None:
         if indexed["streams"]
         else ("azure.functions._http.HttpRequest", "azure.functions._http.HttpResponse")
     )
-    for route in ROUTES:
+    for route in ALL_ROUTES:
         annotations = indexed["functions"][route.name]["annotations"]
         assert annotations == {"req": request, "client": "builtins.str", "return": response}
 
@@ -151,7 +153,7 @@ def test_the_route_prefix_is_that_of_the_host_settings() -> None:
     """The platform puts in front of the routes what the app leaves out of them."""
     host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
     assert f"/{host['extensions']['http']['routePrefix']}/" == ROUTE_PREFIX
-    assert all(route.path.startswith(ROUTE_PREFIX) for route in ROUTES)
+    assert all(route.path.startswith(ROUTE_PREFIX) for route in ALL_ROUTES)
 
 
 @pytest.mark.parametrize("text", ["from fastapi import", "FastAPI()"])
