@@ -83,7 +83,7 @@ def binding(function: dict[str, Any], kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)
 def test_every_route_is_a_function(indexed: dict[str, Any], route: Route) -> None:
-    """Each route of the contract is an HTTP function with a durable client; those that need a key ask for it."""
+    """Each route is an HTTP function with a durable client; what needs a key has it asked for."""
     function = indexed["functions"][route.name]
     assert binding(function, "httpTrigger") == {
         "direction": "IN",
