@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from agents import create_agents
 from chat.routes import CHAT_ROUTES
+from composition import BridgeSettings, create_bridges
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
 from hosting.streamable_agent import StreamableAgent
@@ -21,7 +22,6 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.http.endpoints import Endpoints
 from streaming.http.limits import Load
-from streaming.http.routes import ROUTES
 from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE
@@ -36,17 +36,22 @@ DEFAULT_REDIS_URL: Final = "redis://localhost:6379"
 HOST_JSON: Final = Path(__file__).with_name("host.json")
 
 
-def create_app(settings: Settings) -> StreamingFunctionApp:
-    """Put the function app together. Nothing is connected before its first use."""
+def create_app(settings: Settings, bridge_settings: BridgeSettings) -> StreamingFunctionApp:
+    """Put the function app together. Nothing is connected before its first use.
+
+    Raises:
+        SettingsError: settings do not fit together.
+    """
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
 
     def connect_here() -> Redis:
         return connect(redis_url)
 
     # The worker serves requests on one event loop, and the agents run on another.
+    clients = LoopLocal(connect_here)
     handlers = LoopLocal(
         lambda: RedisStreamResponseHandler(
-            connect_here(),
+            clients.get(),
             settings.stream_ttl,
             dead_after=RESUME_GRACE,
             wait_replicas=settings.wait_replicas,
@@ -56,6 +61,16 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
 
     leases = LeaseKeeper(connect_here, settings.stream_ttl)
+    stream = RedisStreamCallback(handlers.get, leases)
+    bridges = create_bridges(
+        bridge_settings,
+        settings,
+        agents=waits_by_default,
+        stream=stream,
+        redis=clients.get,
+        connect=connect_here,
+        reader=lambda: handlers.get().reader,
+    )
     load = Load()
 
     def endpoints(hub: TaskHub) -> Endpoints:
@@ -72,12 +87,16 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
 
     return StreamingFunctionApp(
         agents=[StreamableAgent(each.agent, settings.run_timeout) for each in hosted],
-        callback=RedisStreamCallback(handlers.get, leases),
+        callback=stream,
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
         access=settings.access,
-        routes=(*ROUTES, *CHAT_ROUTES),
+        routes=(*bridges.routes, *CHAT_ROUTES),
+        callbacks=bridges.callbacks,
     )
 
 
-app = create_app(within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)))
+app = create_app(
+    within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)),
+    BridgeSettings.from_environment(),
+)

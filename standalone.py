@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import FrameType
 from typing import Final
@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 
 from agents import create_agents
 from chat.routes import CHAT_ROUTES, ROOT_ROUTE
+from composition import BridgeSettings, create_bridges
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, connect_hub
 from hosting.embedded.entity_store import EntityStore
@@ -36,10 +37,10 @@ from hosting.listener import BACKLOG, listen
 from hosting.log_format import configure_logging
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
+from signalr_emulator.server import SignalREmulator, SignalREmulatorError, kept_access_key
 from streaming.connections import connect
 from streaming.errors import SettingsError, StreamingError
 from streaming.http.endpoints import Endpoints
-from streaming.http.routes import ROUTES
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE, interrupted
 from streaming.settings import Settings
@@ -55,6 +56,9 @@ STOP_GRACE: Final = timedelta(seconds=3)
 YOUNG_OBJECTS: Final = 20_000
 LOOKS: Final = (20, 100)
 
+#: Whoever reaches the service at one of these is on this machine, and reaches the emulator too.
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -68,8 +72,14 @@ class Service:
 
 
 @asynccontextmanager
-async def run_service(settings: Settings) -> AsyncIterator[Service]:
-    """Everything but the server, while inside."""
+async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> AsyncIterator[Service]:
+    """Everything but the server, while inside.
+
+    Raises:
+        SettingsError: settings do not fit together.
+    """
+    hosted = create_agents(settings.model)
+    waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
     async with AsyncExitStack() as stack:
         embedded = None
         redis_url = settings.redis_url
@@ -84,9 +94,10 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
 
         resumable = settings.scheduler is not None
         dead_after = RESUME_GRACE if resumable else timedelta(0)
+        clients = LoopLocal(connect_here)
         handlers = LoopLocal(
             lambda: RedisStreamResponseHandler(
-                connect_here(),
+                clients.get(),
                 settings.stream_ttl,
                 dead_after=dead_after,
                 wait_replicas=settings.wait_replicas,
@@ -98,24 +109,56 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             await _settle_left_over(handler)
         leases = LeaseKeeper(connect_here, settings.stream_ttl)
         stack.push_async_callback(asyncio.to_thread, leases.close)
-        hosted = create_agents(settings.model)
         store = None if resumable else EntityStore(connect_here(), settings.conversation_ttl)
         connection = connect_hub(settings.scheduler, store)
-        hub = DurableAgents(connection, RedisStreamCallback(handlers.get, leases))
-        hub.host([each.agent for each in hosted], run_timeout=settings.run_timeout)
+        stream = RedisStreamCallback(handlers.get, leases)
+        bridges = create_bridges(
+            await _with_emulator(bridge_settings, settings, stack),
+            settings,
+            agents=waits_by_default,
+            stream=stream,
+            redis=clients.get,
+            connect=connect_here,
+            reader=lambda: handlers.get().reader,
+        )
+        stack.push_async_callback(bridges.aclose)
+        hub = DurableAgents(connection, stream)
+        hub.host(
+            [each.agent for each in hosted],
+            run_timeout=settings.run_timeout,
+            callbacks=bridges.callbacks,
+        )
         stack.push_async_callback(hub.close)
         stack.push_async_callback(_stop_runs, leases, handler, resumable=resumable)
         endpoints = Endpoints(
             settings=settings,
-            agents={each.agent.name or "": each.waits_by_default for each in hosted},
+            agents=waits_by_default,
             runs=handler.runs,
             reader=handler.reader,
             hub=hub,
             leases=leases,
         )
         note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
-        app = create_app(endpoints, (*ROUTES, *CHAT_ROUTES, ROOT_ROUTE))
+        app = create_app(endpoints, (*bridges.routes, *CHAT_ROUTES, ROOT_ROUTE))
         yield Service(app, handler, note)
+
+
+async def _with_emulator(
+    bridges: BridgeSettings, settings: Settings, stack: AsyncExitStack
+) -> BridgeSettings:
+    """Bring a SignalR service where none is set, for clients on this machine."""
+    signalr = bridges.signalr
+    if signalr.address is not None or settings.host not in _LOOPBACK:
+        return bridges
+    try:
+        key = await asyncio.to_thread(kept_access_key, settings.data_dir / "signalr-emulator.key")
+        emulator = SignalREmulator(key, port=signalr.emulator_port)
+        await stack.enter_async_context(emulator)
+    except (SignalREmulatorError, OSError) as error:
+        _log.warning("no push: %s", error)
+        return bridges
+    _log.info("signalr emulator on %s", emulator.endpoint)
+    return replace(bridges, signalr=signalr.at(emulator.connection_string))
 
 
 async def _settle_left_over(handler: RedisStreamResponseHandler) -> None:
@@ -194,14 +237,14 @@ def _ready_line(base_url: str, redis_note: str) -> str:
     )
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, bridge_settings: BridgeSettings) -> None:
     """Serve until asked to stop.
 
     Raises:
-        SettingsError: the address can't be listened on.
+        SettingsError: the address can't be listened on, or settings do not fit together.
     """
     with listen(settings.host, settings.port) as listener:
-        async with run_service(settings) as service:
+        async with run_service(settings, bridge_settings) as service:
             config = uvicorn.Config(
                 service.app,
                 http=bounded_protocol(settings.limits.max_header_bytes),
@@ -233,9 +276,10 @@ def main() -> int:
     """Run the standalone host. Returns the process's exit status."""
     try:
         settings = Settings.from_environment()
+        bridge_settings = BridgeSettings.from_environment()
         configure_logging(settings.log_level)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(serve(settings))
+            runner.run(serve(settings, bridge_settings))
     except SettingsError as error:
         print(f"Can't start: {error.message}", file=sys.stderr)
         return 2

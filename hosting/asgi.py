@@ -47,6 +47,10 @@ _CORS_REQUEST_HEADERS: Final = (
     TOKEN_HEADER,
     WAIT_HEADER,
     *ID_HEADERS,
+    # Of who is connected to the SignalR service, and of its vendor's client when it negotiates.
+    "x-user-token",
+    "x-requested-with",
+    "x-signalr-user-agent",
 )
 #: What a page may read of an answer.
 _CORS_RESPONSE_HEADERS: Final = (

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -139,10 +139,23 @@ class DurableAgents:
         self._connection = connection
         self._worker = DurableAIAgentWorker(connection.worker, callback=callback)
 
-    def host(self, agents: Iterable[SupportsAgentRun], *, run_timeout: timedelta) -> None:
-        """Register agents, none of whose runs may take longer than ``run_timeout``, and begin to work."""
+    def host(
+        self,
+        agents: Iterable[SupportsAgentRun],
+        *,
+        run_timeout: timedelta,
+        callbacks: Mapping[str, AgentResponseCallbackProtocol] | None = None,
+    ) -> None:
+        """Register agents and begin to work.
+
+        Args:
+            agents: What to host.
+            run_timeout: None of their runs may take longer.
+            callbacks: By an agent's name, what is told of its updates in place of the default.
+        """
         for agent in agents:
-            self._worker.add_agent(StreamableAgent(agent, run_timeout))
+            callback = (callbacks or {}).get(agent.name or "")
+            self._worker.add_agent(StreamableAgent(agent, run_timeout), callback)
         self._worker.start()
 
     async def start(self, request: RunRequest) -> None:

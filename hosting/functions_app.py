@@ -13,7 +13,7 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, ClassVar, Final, Protocol, cast, get_type_hints
@@ -98,6 +98,7 @@ class StreamingFunctionApp(AgentFunctionApp):
         http: FunctionsHttp,
         access: AccessSettings | None = None,
         routes: Sequence[Route] = ROUTES,
+        callbacks: Mapping[str, AgentResponseCallbackProtocol] | None = None,
     ) -> None:
         """Register the agents and the routes.
 
@@ -108,13 +109,11 @@ class StreamingFunctionApp(AgentFunctionApp):
             http: How the app speaks HTTP; see ``choose_http``.
             access: Says which routes need none of the platform's keys.
             routes: What the app answers.
+            callbacks: By an agent's name, what is told of its updates in place of ``callback``.
         """
-        super().__init__(
-            agents=list(agents),
-            default_callback=callback,
-            enable_http_endpoints=False,
-            enable_health_check=False,
-        )
+        super().__init__(default_callback=callback, enable_http_endpoints=False, enable_health_check=False)
+        for agent in agents:
+            self.add_agent(agent, (callbacks or {}).get(agent.name or ""))
         self._endpoints = endpoints
         self._http = http
         self._access = access or AccessSettings()
@@ -171,6 +170,7 @@ def _auth_level(route: Route, access: AccessSettings) -> func.AuthLevel:
         Needs.NOTHING: True,
         Needs.HEALTH: access.health_anonymous is True,
         Needs.CONVERSATION: access.uses_tokens,
+        Needs.MEMBER: access.uses_tokens,
     }
     return func.AuthLevel.ANONYMOUS if is_open.get(route.needs, False) else func.AuthLevel.FUNCTION
 

@@ -55,6 +55,9 @@ class Reading:
         counts.events += 1
         if event.event == "gap":
             counts.gaps += 1
+        elif event.event == "cancelled":
+            # No entry; the run's done follows.
+            return
         elif event.event == "reset" and event.id in ("", self.cursor):
             # No entry: what follows may have been here before.
             counts.resets += 1

@@ -8,11 +8,14 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 #: The standard ends a line at CR LF, LF or CR, and at nothing else (not at U+2028, say).
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
+
+#: ASCII digits alone; so many that no clock needs more, since Python refuses to read thousands.
+_MILLISECONDS: Final = re.compile(r"[0-9]{1,15}")
 
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 
@@ -27,6 +30,8 @@ class ServerSentEvent:
     event: str = "message"
     #: The last event id in force: the cursor.
     id: str = ""
+    #: Whether the event brought that id itself; else it is an earlier event's.
+    has_own_id: bool = field(default=False, compare=False)
 
 
 def encode_event(event: str, data: str, *, entry_id: str | None = None) -> bytes:
@@ -69,53 +74,75 @@ def encode_comment(text: str = "") -> bytes:
 class ServerSentEventDecoder:
     """Reads an event stream piece by piece, however it was cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_event_id: str = "") -> None:
+        """Begin a response; ``last_event_id`` is the one in force from the responses before it."""
         self._bytes = codecs.getincrementaldecoder("utf-8-sig")("replace")
-        self._text = ""
+        #: The unfinished last line, in the pieces it came in: a long one is put together once.
+        self._line_parts: list[str] = []
+        self._after_cr = False
         self._data: list[str] = []
         self._event = ""
-        self.last_event_id = ""
+        self._id = last_event_id
+        self._has_own_id = False
+        #: Of the last event that was complete; only an empty line makes an ``id`` count.
+        self.last_event_id = last_event_id
         #: What the server asked for, in milliseconds.
         self.retry: int | None = None
+        #: Comments so far: heartbeats.
+        self.comments = 0
+        #: Characters since the last empty line: of an event that is not complete. Bound it where the server
+        #: is not trusted.
+        self.pending = 0
 
     def feed(self, piece: bytes) -> list[ServerSentEvent]:
         """Take the next bytes, give the events they complete. An unfinished last event is never given."""
-        self._text += self._bytes.decode(piece)
-        # A CR at the very end may be half of a CR LF.
-        usable = len(self._text) - self._text.endswith("\r")
+        text = self._bytes.decode(piece)
+        if self._after_cr and text:
+            # A CR ends a line at once; the LF of a CR LF belongs to it.
+            text = text.removeprefix("\n")
+            self._after_cr = False
         events: list[ServerSentEvent] = []
-        start = 0
-        for end in _LINE_END.finditer(self._text, 0, usable):
-            event = self._line(self._text[start : end.start()])
+        start = complete = 0
+        for end in _LINE_END.finditer(text):
+            line = text[start : end.start()]
             start = end.end()
+            if self._line_parts:
+                line = "".join((*self._line_parts, line))
+                self._line_parts.clear()
+            if line:
+                self._read_line(line)
+                continue
+            complete, self.pending = start, 0
+            event = self._dispatch()
             if event is not None:
                 events.append(event)
-        self._text = self._text[start:]
+        self._after_cr = text.endswith("\r") if text else self._after_cr
+        if start < len(text):
+            self._line_parts.append(text[start:])
+        self.pending += len(text) - complete
         return events
 
-    def _line(self, line: str) -> ServerSentEvent | None:
-        if not line:
-            return self._dispatch()
-        field, _, value = line.partition(":")
-        self._field(field, value.removeprefix(" "))
-        return None
-
-    def _field(self, field: str, value: str) -> None:
-        match field:
+    def _read_line(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        match name:
             case "event":
                 self._event = value
             case "data":
                 self._data.append(value)
             case "id" if "\0" not in value:
-                self.last_event_id = value
-            case "retry" if value.isascii() and value.isdigit():
+                self._id, self._has_own_id = value, True
+            case "retry" if _MILLISECONDS.fullmatch(value):
                 self.retry = int(value)
+            case "":
+                self.comments += 1
             case _:
                 return
 
     def _dispatch(self) -> ServerSentEvent | None:
-        data, event = self._data, self._event
-        self._data, self._event = [], ""
+        data, event, has_own_id = self._data, self._event, self._has_own_id
+        self._data, self._event, self._has_own_id = [], "", False
+        self.last_event_id = self._id
         if not data:
             return None
-        return ServerSentEvent(data="\n".join(data), event=event or "message", id=self.last_event_id)
+        return ServerSentEvent("\n".join(data), event or "message", self._id, has_own_id)

@@ -1,10 +1,27 @@
-"""The routes that both hosts answer, those of the chat page among them."""
+"""All routes that both hosts answer: the contract's core, its bridges, the chat page."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from chat.routes import CHAT_ROUTES
-from streaming.http.routes import ROUTES, Route
+from composition import BridgeSettings, create_bridges
+from hosting.callbacks import Callbacks
+from streaming.http.routes import Route
+from streaming.settings import Settings
 
-ALL_ROUTES: Final[tuple[Route, ...]] = (*ROUTES, *CHAT_ROUTES)
+
+def _nothing() -> Any:
+    raise AssertionError("no route is answered here")
+
+
+_CORE: Final = create_bridges(
+    BridgeSettings(),
+    Settings(),
+    agents=["TravelPlanner", "CallbackAgent"],
+    stream=Callbacks(None),  # type: ignore[arg-type]  # nothing is run
+    redis=_nothing,
+    connect=_nothing,
+    reader=_nothing,
+).routes
+ALL_ROUTES: Final[tuple[Route, ...]] = (*_CORE, *CHAT_ROUTES)

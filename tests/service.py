@@ -39,8 +39,10 @@ _PORTS: Final = range(20_000, 32_000)
 _SETTINGS: Final = (
     *(
         "API_KEYS",
+        "AUDIT_",
         "AZURE_",
         "AzureFunctions",
+        "AzureSignalR",
         "CONVERSATION_",
         "CORS_",
         "DATA_DIR",
@@ -49,7 +51,19 @@ _SETTINGS: Final = (
         "EMBEDDED_",
         "FUNCTIONS_",
     ),
-    *("HEALTH_", "HOST", "LOG_LEVEL", "MAX_", "OPENAI_", "PORT", "REDIS_", "RUN_", "STREAM_", "TRUSTED_"),
+    *(
+        "HEALTH_",
+        "HOST",
+        "LOG_LEVEL",
+        "MAX_",
+        "OPENAI_",
+        "PORT",
+        "REDIS_",
+        "RUN_",
+        "SIGNALR_",
+        "STREAM_",
+        "TRUSTED_",
+    ),
 )
 #: In the names of keys that tests write by plain commands, as other programs do.
 FOREIGN: Final = "foreign"

@@ -111,6 +111,9 @@ export class Conversation {
         return Object.assign(turn, { parts: [], error: undefined, state: "running" });
       case "gap":
         return turn.parts.push({ kind: "gap" });
+      case "cancelled":
+        turn.stopped = true;
+        return undefined;
       case "done":
         turn.state = turn.stopped || turn.state === "stopping" ? "stopped" : "done";
         return undefined;

@@ -4,7 +4,7 @@ import { MarkdownView } from "./markdown.js";
 
 /** How near the end counts as being there, in pixels. */
 const NEAR_END = 64;
-const NOTES = { stopped: "You stopped this answer.", waiting: "", unsent: "Not sent." };
+const NOTES = { stopped: "This answer was stopped.", waiting: "", unsent: "Not sent." };
 
 export class TurnsView {
   #list;

@@ -2,7 +2,7 @@
 
 /** `run`: which run the next events belong to. Others (`tool_call` …) are the entry's type. */
 export type EventType =
-  | "message" | "done" | "error" | "reset" | "gap" | "run"
+  | "message" | "done" | "error" | "cancelled" | "reset" | "gap" | "run"
   | "tool_call" | "tool_result" | "reasoning" | "usage" | (string & {});
 
 /** One event. */

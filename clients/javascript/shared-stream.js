@@ -169,8 +169,8 @@ class SharedReading {
 
   #advance({ type, id }) {
     if (id !== (this.#cursor ?? "")) this.#place = this.#cursor = id;
-    // The cursor stayed, and what is shown changed: only who was told so is here.
-    else if (type === "reset" || type === "gap") this.#place = unique();
+    // The cursor stayed, and something was told: only who heard it is here. (`run` each event says by itself.)
+    else if (type !== "run") this.#place = unique();
   }
 
   #hear(said) {

@@ -47,6 +47,8 @@ class Needs(Enum):
     JOINING = "joining"
     #: A key, or the token of the conversation in the path.
     CONVERSATION = "conversation"
+    #: A key, or any conversation's token, wherever either is set: what it opens is looked at later.
+    MEMBER = "member"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class Access:
             self._check_conversation(request, request.path["conversation_id"])
         elif needs is Needs.JOINING:
             self._check_starting(request)
+        elif needs is Needs.MEMBER:
+            self._check_member(request)
         elif needs is Needs.KEY or (needs is Needs.HEALTH and self.settings.health_anonymous is False):
             self._check_key(request)
 
@@ -117,6 +121,11 @@ class Access:
     def _check_starting(self, request: HttpRequest) -> None:
         """Before the body is looked at: with keys on, nobody gets further without any credential."""
         if self.settings.api_keys and not self._has_key(request) and not self._token_subjects(request):
+            raise self._unauthorized()
+
+    def _check_member(self, request: HttpRequest) -> None:
+        is_guarded = self.settings.api_keys or self.settings.uses_tokens
+        if is_guarded and not self._has_key(request) and not self._token_subjects(request):
             raise self._unauthorized()
 
     def _check_conversation(self, request: HttpRequest, conversation_id: str) -> None:

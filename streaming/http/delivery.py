@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from streaming.entries import GAP, READING_EVENTS, RESET, StreamChunk, to_json
+from streaming.entries import GAP, READING_EVENTS, RESET, RunStatus, StreamChunk, to_json
 from streaming.http.limits import TimeLimit
 from streaming.reading.open_stream import LOST_CODE, OpenStream
 from streaming.reading.reader import HEARTBEAT
@@ -22,7 +22,9 @@ CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from 
 #: Names the run that the events after it belong to.
 RUN_EVENT: Final = "run"
 #: Events of the protocol that are no typed entries.
-_OWN_EVENTS: Final = ("done", "error", "gap", "message", RUN_EVENT)
+_OWN_EVENTS: Final = ("cancelled", "done", "error", "gap", "message", RUN_EVENT)
+#: Before the ``done`` of a cancelled run. Without an id: who is cut between the two gets both again.
+_CANCELLED: Final = encode_event("cancelled", to_json({"reason": "The run was cancelled."}))
 _PLAIN_NOTES: Final = {
     RESET: "\n[The answer starts again.]\n",
     GAP: "\n[Part of the answer is no longer retained.]\n",
@@ -89,7 +91,8 @@ def _encode(chunk: StreamChunk, *, all_events: bool) -> bytes:
         error = to_json({"code": chunk.code, "message": chunk.error})
         return encode_event("error", error, entry_id=chunk.entry_id)
     if chunk.is_done:
-        return encode_event("done", DONE, entry_id=chunk.entry_id)
+        done = encode_event("done", DONE, entry_id=chunk.entry_id)
+        return _CANCELLED + done if chunk.status is RunStatus.CANCELLED else done
     if chunk.type is None:
         return encode_event("message", chunk.text or "", entry_id=chunk.entry_id)
     if chunk.type == GAP or not chunk.is_entry:

@@ -124,7 +124,7 @@ class Endpoints:
         return json_response(200, openapi_document(self.settings.access, self.agents))
 
     async def _run(self, request: HttpRequest) -> HttpResponse:
-        agent = self._agent(request)
+        agent = self.agent_of(request)
         wanted = parse_run_input(request)
         self.access.check_joining(request, wanted.conversation_id)
         state = await self._start(agent, wanted)
@@ -173,7 +173,7 @@ class Endpoints:
         return state
 
     async def _status(self, request: HttpRequest) -> HttpResponse:
-        agent, conversation_id = self._agent(request), _conversation_id(request)
+        agent, conversation_id = self.agent_of(request), _conversation_id(request)
         run = _run_id(request)
         state = await self._find_run(agent, conversation_id, run)
         if state is not None and await self.reader.producers.ended(state, self._restorer.restore):
@@ -205,7 +205,7 @@ class Endpoints:
         )
 
     async def _cancel(self, request: HttpRequest) -> HttpResponse:
-        agent, conversation_id = self._agent(request), _conversation_id(request)
+        agent, conversation_id = self.agent_of(request), _conversation_id(request)
         state = await self._find_run(agent, conversation_id, _run_id(request))
         if state is None:
             raise RunNotFound
@@ -263,7 +263,12 @@ class Endpoints:
         found = [answer for answer in answers if answer is not None]
         return max(found, key=lambda answer: answer.ended, default=None)
 
-    def _agent(self, request: HttpRequest) -> str:
+    def agent_of(self, request: HttpRequest) -> str:
+        """The agent in a request's path.
+
+        Raises:
+            AgentNotFound: there is no such agent.
+        """
         agent = request.path["agent"]
         if agent not in self.agents:
             raise AgentNotFound(f"There is no such agent; there are {', '.join(sorted(self.agents))}.")

@@ -56,6 +56,7 @@ def _security(needs: Needs, access: AccessSettings) -> list[dict[str, list[str]]
         Needs.KEY: keys,
         Needs.JOINING: keys + tokens,
         Needs.CONVERSATION: keys + tokens,
+        Needs.MEMBER: keys + tokens,
     }[needs]
     ways: list[dict[str, list[str]]] = [{name: []} for name in wanted]
     if needs is Needs.JOINING and tokens and not keys:

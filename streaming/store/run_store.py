@@ -223,6 +223,11 @@ class RunStore:
         newest: list[Any] = await self._redis.zrevrange(keys_of(conversation_id).runs, 0, 0)
         return await self.state(conversation_id, _str(newest[0])) if newest else None
 
+    async def registered(self, conversation_id: str) -> list[str]:
+        """The conversation's registered runs, the latest first."""
+        runs: list[Any] = await self._redis.zrevrange(keys_of(conversation_id).runs, 0, -1)
+        return [_str(run) for run in runs]
+
     async def state(self, conversation_id: str, run: str) -> RunState | None:
         """What is known of one run; ``None`` if it never was or has expired."""
         reply: dict[Any, Any] = await self._redis.hgetall(keys_of(conversation_id).run(run))

@@ -28,11 +28,12 @@ ROUND_TRIPS: Final = 4
 
 
 class Scripts:
-    """The scripts in ``lua/``, called over one client. Belongs to the client's event loop."""
+    """Scripts, by default those in ``lua/``, called over one client. Belongs to the client's event loop."""
 
-    def __init__(self, redis: Redis, *, wait_replicas: int = 0) -> None:
-        """Call over ``redis``; replicated calls wait for so many replicas."""
+    def __init__(self, redis: Redis, *, wait_replicas: int = 0, folder: Path = _FOLDER) -> None:
+        """Call the scripts in ``folder`` over ``redis``; replicated calls wait for so many replicas."""
         self._redis = redis
+        self._folder = folder
         self._wait_replicas = wait_replicas
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._sending: set[asyncio.Task[None]] = set()
@@ -47,7 +48,7 @@ class Scripts:
         Raises:
             RedisError: Redis is away, or too few replicas have what the script wrote: call it again.
         """
-        source, digest = _script(name)
+        source, digest = _script(self._folder, name)
         call = (len(keys), *keys, *arguments)
         replicas = self._wait_replicas if is_replicated else 0
         reply = await self._execute(keys[0], ("EVALSHA", digest, *call), replicas)
@@ -111,7 +112,7 @@ class Scripts:
 
 
 @cache
-def _script(name: str) -> tuple[str, str]:
+def _script(folder: Path, name: str) -> tuple[str, str]:
     """A script and what the server calls it."""
-    source = (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    source = (folder / f"{name}.lua").read_text(encoding="utf-8")
     return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

@@ -52,14 +52,27 @@ ROOMS: Final = {
     "hosting": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
     "bridges": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
     "chat": Room(ours=("streaming",), others=()),
-    "function_app": Room(ours=_PARTS),
-    "standalone": Room(ours=_PARTS),
-    "clients": Room(ours=("streaming.sse",), others=("httpx",)),
+    "function_app": Room(ours=(*_PARTS, "composition")),
+    "composition": Room(ours=_PARTS),
+    "standalone": Room(ours=(*_PARTS, "composition", "signalr_emulator")),
+    "signalr_emulator": Room(ours=(), others=("jwt", "starlette", "uvicorn")),
+    "clients": Room(ours=("streaming.sse",), others=("httpx", "rich")),
     "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone"), others=("redis",)),
     "soak": Room(
         ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
     ),
-    "tests": Room(ours=(*_PARTS, "benchmarks", "clients", "function_app", "soak", "standalone")),
+    "tests": Room(
+        ours=(
+            *_PARTS,
+            "benchmarks",
+            "clients",
+            "composition",
+            "function_app",
+            "signalr_emulator",
+            "soak",
+            "standalone",
+        )
+    ),
 }
 
 #: Packages that one package of ours alone may import, and the tests: nothing else needs what is optional.
@@ -249,6 +262,7 @@ def test_one_module_builds_redis_clients(project: SourceTree) -> None:
         (forbidden_imports, {"benchmarks/a.py": "from tests import doubles"}, "tests"),
         (forbidden_imports, {"clients/a.py": "import redis"}, "redis"),
         (stray_imports, {"bridges/a.py": "from azure.ai.agents import models"}, "azure.ai.agents"),
+        (forbidden_imports, {"clients/a.py": "import streaming.errors"}, "streaming.errors"),
         (
             climbing_imports,
             {"streaming/store/a.py": "import streaming.reading.b", "streaming/reading/b.py": ""},

@@ -54,6 +54,12 @@ test("what was stopped is told from what was finished, in this tab and in others
   assert.deepEqual(conversation.turns.map((turn) => turn.state), ["stopped", "stopped"]);
 });
 
+test("what was cancelled elsewhere is told from what was finished", () => {
+  const conversation = new Conversation();
+  give(conversation, ["a", "message", "1"], ["a", "cancelled", "{}"], ["a", "done"]);
+  assert.equal(conversation.turns[0].state, "stopped");
+});
+
 test("an answer that only the durable state has is shown, and the stream's own beats it", () => {
   const conversation = new Conversation();
   conversation.recall({ run: "a", message: "one" });

@@ -116,7 +116,7 @@ async def test_stop(browser: Browser, slow_service: Service) -> None:
         assert (await durable_answer(http, page))["status"] == "Canceled"
         await page.reload()
         await has_state(page, "stopped")
-        assert "You stopped this answer." in await turn(page).inner_text()
+        assert "This answer was stopped." in await turn(page).inner_text()
         assert await page.locator("#send").is_visible()
 
 

@@ -31,6 +31,7 @@ KEY: Final = "the-key-of-today-and-tomorrow"
 SECRET: Final = "signs-and-verifies-" * 4
 PAGE: Final = "https://app.example.com"
 RUN: Final = "/api/agents/TravelPlanner/run"
+CALLBACKS: Final = "/api/agents/CallbackAgent/callbacks"
 WITH_KEY: Final = {"x-functions-key": KEY}
 WAIT: Final = {"x-ms-wait-for-response": "true"}
 
@@ -188,7 +189,10 @@ async def test_an_event_source_reconnects_with_its_token(client: httpx.AsyncClie
     assert response.status_code == 204
 
 
-@pytest.mark.parametrize("method_and_path", [("GET", RUN), ("DELETE", RUN), ("GET", "/api/agent/stream")])
+@pytest.mark.parametrize(
+    "method_and_path",
+    [("GET", RUN), ("DELETE", RUN), ("GET", "/api/agent/stream"), ("GET", CALLBACKS), ("DELETE", CALLBACKS)],
+)
 async def test_another_conversation_is_closed(
     client: httpx.AsyncClient, method_and_path: tuple[str, str]
 ) -> None:

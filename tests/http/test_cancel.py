@@ -38,6 +38,22 @@ async def test_cancel_ends_the_readers_stream(slow_http: httpx.AsyncClient) -> N
     assert events[-1].id
 
 
+async def test_reader_is_told_that_it_was_cancelled(slow_http: httpx.AsyncClient) -> None:
+    """Section 6.2: the ``done`` of a cancelled run comes after ``cancelled``, which moves no cursor."""
+    _, events = await cancelled_run(slow_http)
+    *texts, cancelled, done = events
+    assert (cancelled.event, done.event) == ("cancelled", "done")
+    assert cancelled.id == texts[-1].id
+    assert not cancelled.has_own_id
+
+
+async def test_completed_run_was_not_cancelled(http: httpx.AsyncClient) -> None:
+    """The ``done`` of a run that was completed comes without ``cancelled``."""
+    run = await finished_run(http, "Tell me a joke")
+    events = await read_events(http, run["conversation_id"])
+    assert {event.event for event in events} == {"message", "done"}
+
+
 async def test_cancelled_run_says_so(slow_http: httpx.AsyncClient) -> None:
     """A cancelled run's status is Canceled, with the part of the answer that it gave."""
     run, events = await cancelled_run(slow_http)
@@ -83,7 +99,7 @@ async def test_cancel_twice_in_a_row(slow_http: httpx.AsyncClient) -> None:
     for _ in range(2):
         assert (await slow_http.delete(f"{RUN}/{run['conversation_id']}")).status_code in (200, 202)
     events = await read_events(slow_http, run["conversation_id"], {"cursor": "0"})
-    assert [event.event for event in events if event.event != "message"] == ["done"]
+    assert [event.event for event in events if event.event != "message"] == ["cancelled", "done"]
 
 
 async def test_cancel_of_a_completed_run(http: httpx.AsyncClient) -> None:
@@ -103,7 +119,7 @@ async def test_cancel_of_a_waiting_run(slow_http: httpx.AsyncClient) -> None:
     response = await slow_http.delete(f"{RUN}/{conversation}", params={"run": second["correlation_id"]})
     assert (response.status_code, response.json()["status"]) == (200, "Canceled")
     events = await read_events(slow_http, conversation, {"run": second["correlation_id"]})
-    assert [event.event for event in events] == ["done"]
+    assert [event.event for event in events] == ["cancelled", "done"]
     assert (await slow_http.get(first["links"]["status"])).json()["status"] == "Running"
     await slow_http.delete(f"{RUN}/{conversation}", params={"run": first["correlation_id"]})
     await read_events(slow_http, conversation, {"run": first["correlation_id"]})

@@ -116,6 +116,8 @@ async def test_answers_while_redis_refuses(program: str, tmp_path_factory: pytes
                 await client.get(run["links"]["status"]),
                 await client.post(RUN, content="Hello"),
                 await client.delete(run["links"]["status"]),
+                await client.get("/api/agents/CallbackAgent/callbacks/told"),
+                await client.delete("/api/agents/CallbackAgent/callbacks/told"),
             ]
             async with open_events(
                 client, run["conversation_id"], headers={"last-event-id": "0-0"}

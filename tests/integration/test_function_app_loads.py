@@ -101,6 +101,10 @@ def test_every_route_is_a_function(indexed: dict[str, Any], route: Route) -> Non
     assert binding(function, "http") == {"direction": "OUT", "type": "http", "name": "$return"}
 
 
+#: Of the routes of the push, those that a stream token opens.
+PUSH_WITH_TOKENS = ("negotiate", "negotiate_by_get", "join_group")
+
+
 def test_with_tokens_browsers_reach_their_routes() -> None:
     """With stream tokens on, the app decides who reads; starting a run still takes a platform key."""
     finished = run_indexer(STREAM_TOKEN_SECRETS="s" * 32, HEALTH_ANONYMOUS="true")
@@ -108,7 +112,18 @@ def test_with_tokens_browsers_reach_their_routes() -> None:
     functions = json.loads(finished.stdout)["functions"]
     levels = {route.name: binding(functions[route.name], "httpTrigger")["authLevel"] for route in ALL_ROUTES}
     without_key = {name for name, level in levels.items() if level == "ANONYMOUS"}
-    assert without_key == {"stream", "status", "cancel", "health", "openapi", "chat_page", "chat_file"}
+    trail = {"callbacks", "delete_callbacks", "callbacks_timeline"}
+    opened = {"stream", "status", "cancel", "health", "openapi", "chat_page", "chat_file"}
+    assert without_key == {
+        "stream",
+        "status",
+        "cancel",
+        "health",
+        "openapi",
+        *chat,
+        *PUSH_WITH_TOKENS,
+        *trail,
+    }
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -147,6 +162,13 @@ def test_a_wrong_setting_is_named() -> None:
     assert finished.returncode != 0
     last_line = finished.stderr.strip().splitlines()[-1]
     assert "SettingsError: REDIS_CONNECTION_STRING: expected redis://" in last_line
+
+
+def test_an_agent_to_observe_that_there_is_not() -> None:
+    """The name of an agent that is not hosted stops the app from loading, with a sentence about it."""
+    finished = run_indexer(AUDIT_TRAIL_AGENTS="Nobody")
+    assert finished.returncode != 0
+    assert "SettingsError: AUDIT_TRAIL_AGENTS: got 'Nobody', expected" in finished.stderr
 
 
 def test_the_route_prefix_is_that_of_the_host_settings() -> None:

@@ -16,13 +16,16 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from streaming.http.access import Needs
 from streaming.http.openapi import _WRITTEN, NEEDS
-from streaming.http.routes import Route
+from streaming.http.routes import ROUTES, Route
 from streaming.sse import ServerSentEventDecoder
 from tests.all_routes import ALL_ROUTES
 from tests.service import PATIENCE, ROOT, Service, running_service
 
 #: Requests for each operation and mode: together about 20 seconds.
 EXAMPLES: Final = 120
+#: For those of a bridge, whose parts are simpler: together about 5 seconds.
+BRIDGE_EXAMPLES: Final = 40
+STREAM: Final = next(route for route in ALL_ROUTES if route.name == "stream")
 KEY: Final = "a-key-that-opens-everything"
 WITH_KEY: Final = {"x-functions-key": KEY}
 #: Requests are made up anew in each release of the libraries, but not in each run.
@@ -43,6 +46,13 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     secrets = {"API_KEYS": KEY, "STREAM_TOKEN_SECRETS": "s" * 64}
     with running_service(tmp_path_factory.mktemp("brief") / "data", **short, **secrets) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def user(brief: Service) -> dict[str, str]:
+    """Who joins conversations: without a user only a connection could, and there is none."""
+    answer = httpx.post(f"{brief.url}/api/agent/negotiate", headers=WITH_KEY, trust_env=False).json()
+    return {"x-user-token": str(answer["userToken"])}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +81,7 @@ def operation_of(route: Route) -> dict[str, Any]:
     ],
 )
 def test_a_running_service_answers_as_documented(
-    brief: Service, known: list[str], route: Route, mode: GenerationMode
+    brief: Service, known: list[str], user: dict[str, str], route: Route, mode: GenerationMode
 ) -> None:
     """Whatever is asked, rightly or not: no fault, only documented statuses, headers, types and bodies."""
     schema = schemathesis.openapi.from_url(f"{brief.url}/api/openapi.json")
@@ -84,7 +94,7 @@ def test_a_running_service_answers_as_documented(
     }.get(route.name, [])
     statuses: list[int] = []
 
-    @SETTINGS
+    @settings(SETTINGS, max_examples=EXAMPLES if route in ROUTES else BRIDGE_EXAMPLES)
     @given(case=operation.as_strategy(generation_mode=mode), conversation=st.sampled_from([None, *known]))
     def ask(case: Any, conversation: str | None) -> None:
         without = list(left_out)
@@ -92,9 +102,10 @@ def test_a_running_service_answers_as_documented(
             case.path_parameters["conversation_id"] = conversation
             # What was to be wrong may have been this.
             without.append(negative_data_rejection)
-        response = case.call(headers=WITH_KEY, timeout=PATIENCE)
+        headers = WITH_KEY | (user if route.name == "join_group" else {})
+        response = case.call(headers=headers, timeout=PATIENCE)
         statuses.append(response.status_code)
-        case.validate_response(response, headers=WITH_KEY, excluded_checks=without)
+        case.validate_response(response, headers=headers, excluded_checks=without)
 
     ask()
     if mode is GenerationMode.POSITIVE:
@@ -185,6 +196,6 @@ def test_security_is_listed_where_it_is_on(service: Service, brief: Service) -> 
 
 def test_the_example_of_a_stream_is_one() -> None:
     """The document's example of server-sent events is read as a browser would."""
-    content = operation_of(ALL_ROUTES[3])["responses"]["200"]["content"]["text/event-stream"]
+    content = operation_of(STREAM)["responses"]["200"]["content"]["text/event-stream"]
     events = ServerSentEventDecoder().feed(content["example"].encode())
     assert [event.event for event in events] == ["message", "done"]

@@ -56,6 +56,10 @@ async def use_everything(url: str, folder: Path) -> None:
             conversation = str(run["conversation_id"])
             assert await read_events(http, conversation)
             assert await read_events(http, conversation, params={"cursor": "0"})
+            await http.post("/api/agents/CallbackAgent/run?thread_id=told", content="Tell me a joke")
+            told = await http.get("/api/agents/CallbackAgent/callbacks/told")
+            assert told.json()[-1]["event_type"] == "final"
+            assert (await http.delete("/api/agents/CallbackAgent/callbacks/told")).status_code == 204
     with running_service(
         folder / "slow", REDIS_CONNECTION_STRING=url, DEMO_MODEL_WORDS_PER_SECOND="5"
     ) as service:

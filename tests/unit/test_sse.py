@@ -76,7 +76,9 @@ CHUNKS = st.builds(
     StreamChunk,
     entry_id=st.just("7-0"),
     text=HOSTILE,
-    type=st.none() | HOSTILE | st.sampled_from(["done", "error", "message", "reset", "gap", "id"]),
+    type=st.none()
+    | HOSTILE
+    | st.sampled_from(["done", "error", "message", "reset", "gap", "cancelled", "id"]),
     data=st.dictionaries(HOSTILE, HOSTILE, max_size=2),
     error=st.none() | HOSTILE,
     code=st.none() | HOSTILE,
@@ -95,7 +97,7 @@ def test_no_entry_can_forge_an_event(chunk: StreamChunk, all_events: bool) -> No
     assert len(events) <= 1
     for event in events:
         assert (event.event == "error") == (chunk.error is not None)
-        assert event.event != "done"
+        assert event.event not in ("done", "cancelled")
         assert event.id == ("6-0" if event.event == "gap" else "7-0")
         if event.event == "message":
             assert event.data == as_it_arrives(chunk.text or "")
@@ -127,3 +129,55 @@ def test_an_event_without_an_id_keeps_the_cursor() -> None:
     decoder = ServerSentEventDecoder()
     events = decoder.feed(encode_event("message", "a", entry_id="1-0") + encode_event("gap", "{}"))
     assert [event.id for event in events] == ["1-0", "1-0"]
+
+
+def test_lone_cr_ends_a_line_at_once() -> None:
+    """A stream whose lines end with CR gives its last event without waiting for what comes next."""
+    decoder = ServerSentEventDecoder()
+    assert decoder.feed(b"data: x\r\r") == [ServerSentEvent("x")]
+    assert decoder.feed(b"\ndata: y\r\n") == []
+    assert decoder.feed(b"\r\n") == [ServerSentEvent("y")]
+
+
+def test_id_of_an_unfinished_event_does_not_count() -> None:
+    """An ``id`` moves the cursor only with its empty line: what was cut off has to come again."""
+    decoder = ServerSentEventDecoder()
+    decoder.feed(encode_event("message", "a", entry_id="1-0"))
+    decoder.feed(encode_event("message", "b", entry_id="2-0")[:-1])
+    assert decoder.last_event_id == "1-0"
+    decoder.feed(b"\n")
+    assert decoder.last_event_id == "2-0"
+
+
+def test_id_alone_moves_the_cursor() -> None:
+    """A block with nothing but an ``id`` is no event, and moves the cursor; an empty one takes it back."""
+    decoder = ServerSentEventDecoder()
+    assert decoder.feed(b"id: 5-0\n\n") == []
+    assert decoder.last_event_id == "5-0"
+    assert decoder.feed(b"id\ndata: x\n\n") == [ServerSentEvent("x", id="")]
+
+
+def test_id_stays_in_force_over_a_reconnect() -> None:
+    """A decoder given the last id has it in force for events without one, and tells which those are."""
+    decoder = ServerSentEventDecoder("7-0")
+    gap, text = decoder.feed(encode_event("gap", "{}") + encode_event("message", "x", entry_id="7-0"))
+    assert (gap.id, gap.has_own_id) == ("7-0", False)
+    assert (text.id, text.has_own_id) == ("7-0", True)
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1.5", "²", "1" * 5_000, "1s"])
+def test_retry_that_is_no_number_is_ignored(value: str) -> None:
+    """Only ASCII digits set the time to wait, and not so many that nobody could mean them."""
+    decoder = ServerSentEventDecoder()
+    decoder.feed(f"retry: 250\nretry: {value}\n\n".encode())
+    assert decoder.retry == 250
+
+
+def test_what_is_held_back_can_be_bounded() -> None:
+    """The decoder tells how much it holds of an unfinished event, and counts the comments it has seen."""
+    decoder = ServerSentEventDecoder()
+    for _ in range(3):
+        decoder.feed(b"data: 12345678\ndata: ")
+    assert decoder.pending == 3 * 21
+    assert len(decoder.feed(b"\n\n" + encode_comment("heartbeat"))) == 1
+    assert (decoder.pending, decoder.comments) == (0, 1)

@@ -1,0 +1,1 @@
+"""Callback telemetry: what an agent's callback was told, kept by agent and thread: docs/telemetry.md."""
