@@ -16,16 +16,17 @@ FUNCTIONS_RUNTIME = tests/functions_host/requirements.txt
 PIP_INSTALL = $(IN_VENV) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos soak bench lint format clean
+.PHONY: help run test chaos soak bench bench-quick lint format clean
 
 help: ## Show what make can do.
 	@echo 'Reliable streaming for durable agents.'
 	@echo
-	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  HOST=0.0.0.0 PORT=8080 make run     any setting is an environment variable'
 	@echo '  make test PYTEST_ARGS="-k resume"   arguments for pytest'
 	@echo '  make soak SOAK_SECONDS=60           a shorter soak; SOAK_ARGS="--help" shows what else it takes'
+	@echo '  make bench BENCH_ARGS="--only live" only some cases; BENCH_ARGS="--help" shows what else it takes'
 	@echo '  make PYTHON=python3.12 run          another Python (after: make clean)'
 
 run: $(VENV)/.stamp-run ## Start the service on http://127.0.0.1:7071; Ctrl-C stops it.
@@ -40,11 +41,11 @@ chaos: $(VENV)/.stamp-dev ## Run the longer forms of the fault tests too (some m
 soak: $(VENV)/.stamp-dev ## Inflict faults on a service under load, and check every answer (5 minutes).
 	@$(IN_VENV) -m soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
 
-bench: $(VENV)/.stamp-dev ## Measure latency and cost from an append to the clients' sockets (a minute; Linux).
-	@echo '1,000 streams with a reader each, 5,000 chunks a second:'
+bench: $(VENV)/.stamp-bench ## Measure speed and cost beside floors, naive designs and peers (15 minutes; Linux).
 	@$(IN_VENV) -m benchmarks $(BENCH_ARGS)
-	@echo 'One stream with 1,000 readers, 50 chunks a second:'
-	@$(IN_VENV) -m benchmarks --streams 1 --readers 1000 --rate 50 $(BENCH_ARGS)
+
+bench-quick: $(VENV)/.stamp-bench ## The same, shorter and with smaller sizes (about two minutes).
+	@$(IN_VENV) -m benchmarks --plan quick $(BENCH_ARGS)
 
 lint: $(VENV)/.stamp-dev ## Check style, format, types, sizes and import directions.
 	@$(IN_VENV) -m ruff check .
@@ -57,7 +58,7 @@ format: $(VENV)/.stamp-dev ## Format the code and fix what can be fixed safely.
 	@$(IN_VENV) -m ruff check --fix .
 
 clean: ## Remove the virtual environment and the caches; kept streams (.data) stay.
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ── The virtual environment ──────────────────────────────────────────────────────────────────────────
@@ -74,6 +75,12 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-venv $(REQUIREMENTS) $(FUNCTIONS_RUNTIME)
 	@echo 'Installing what the tests and checks need (once, about half a minute) …'
 	@$(PIP_INSTALL) -r requirements-dev.txt || { $(EXPLAIN_PIP); exit 1; }
 	@$(PIP_INSTALL) --no-deps --ignore-requires-python -r $(FUNCTIONS_RUNTIME) || { $(EXPLAIN_PIP); exit 1; }
+	@touch $(VENV)/.stamp-run $@
+
+# The peers of the bench are no part of it: it installs them itself, into .bench.
+$(VENV)/.stamp-bench: $(VENV)/.stamp-venv requirements.txt requirements-bench.txt
+	@echo 'Installing what the bench needs (once, about half a minute) …'
+	@$(PIP_INSTALL) -r requirements-bench.txt || { $(EXPLAIN_PIP); exit 1; }
 	@touch $(VENV)/.stamp-run $@
 
 EXPLAIN_PIP = echo 'The packages could not be installed (see above). Is the package index reachable?' \

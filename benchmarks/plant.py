@@ -1,110 +1,82 @@
-"""What is measured: a Redis and the service as it starts from the README, each a process of its own."""
+"""Where a measurement takes place: a Redis of its own, and the programs around it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
+import itertools
 import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import cast
 
 from redis import Redis
 
+from benchmarks.contestants.contestant import Place
+from benchmarks.plan import Plan
+from benchmarks.programs import Command, Cores, Program
 from hosting.embedded.redis_server import EmbeddedRedis
-
-ROOT: Final = Path(__file__).parents[1]
-#: The service has one core to itself where there are two; everything else shares the others.
-SERVICE_CORE: Final = 0
-_CLOCK_TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What a process has used of its processor so far, in seconds."""
+class RedisAccount:
+    """A Redis, and what it says of itself."""
 
-    user: float
-    system: float
+    url: str
 
-    @property
-    def total(self) -> float:
-        """Both."""
-        return self.user + self.system
+    def cpu(self) -> float:
+        """What it has used of its processor, in seconds."""
+        with Redis.from_url(self.url) as redis:
+            used = redis.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+    def connections(self) -> int:
+        """How many clients it has, this question's own apart."""
+        with Redis.from_url(self.url) as redis:
+            return len(cast("list[object]", redis.client_list())) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """The running processes."""
+    """Starts what a measurement needs and ends it afterwards."""
 
-    service: subprocess.Popen[str]
-    port: int
-    redis_url: str
+    plan: Plan
+    folder: Path
+    #: Where peers are installed.
+    cache: Path
+    cores: Cores
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def service_usage(self) -> Usage:
-        """By the kernel's account."""
-        fields = Path(f"/proc/{self.service.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-        return Usage(int(fields[11]) * _CLOCK_TICK, int(fields[12]) * _CLOCK_TICK)
+    @contextlib.contextmanager
+    def redis(self) -> Iterator[RedisAccount]:
+        """An empty Redis, as the service embeds it: with its append-only file."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            server = EmbeddedRedis(Path(folder))
+            asyncio.run(server.start())
+            try:
+                yield RedisAccount(server.url)
+            finally:
+                asyncio.run(server.stop())
 
-    def service_memory(self) -> int:
-        """Its resident memory in bytes."""
-        lines = Path(f"/proc/{self.service.pid}/status").read_text(encoding="ascii").splitlines()
-        [line] = [line for line in lines if line.startswith("VmRSS:")]
-        return int(line.split()[1]) * 1_024
-
-    def redis_usage(self) -> Usage:
-        """By its own account."""
-        with Redis.from_url(self.redis_url) as redis:
-            cpu = redis.info("cpu")
-        return Usage(float(cpu["used_cpu_user"]), float(cpu["used_cpu_sys"]))
-
-    def redis_connections(self) -> int:
-        """Clients of the Redis, ours apart."""
-        with Redis.from_url(self.redis_url) as redis:
-            return len(redis.client_list()) - 1
-
-
-@asynccontextmanager
-async def running_plant(folder: Path) -> AsyncIterator[Plant]:
-    """Start both, and end both."""
-    async with EmbeddedRedis(folder / "redis") as redis:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
-        settings = {
-            "HOST": "127.0.0.1",
-            "PORT": str(port),
-            "REDIS_CONNECTION_STRING": redis.url,
-            "DATA_DIR": str(folder / "data"),
-            "LOG_LEVEL": "WARNING",
-        }
-        service = await asyncio.to_thread(_start, settings)
+    @contextlib.contextmanager
+    def program(self, command: Command, *, cores: frozenset[int] | None = None) -> Iterator[Program]:
+        """A program; on those cores, else on those of the load."""
+        started = Program(command, self.folder / f"{next(self._numbers)}.log", cores)
         try:
-            yield Plant(service, port, redis.url)
+            yield started
         finally:
-            service.kill()
-            service.communicate()
+            started.stop()
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[tuple[Place, RedisAccount]]:
+        """A Redis, a free port, and a folder."""
+        with self.redis() as redis, tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            yield Place(redis.url, free_port(), self.cache, Path(folder)), redis
 
 
-def _start(settings: dict[str, str]) -> subprocess.Popen[str]:
-    """Start the service and wait until it is ready."""
-    command, environment = [sys.executable, "-m", "standalone"], {**os.environ, **settings}
-    service = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    said = service.stdout.readline() if service.stdout else ""
-    if not said.startswith("Ready"):
-        service.kill()
-        raise RuntimeError(f"The service did not start: {said!r}")
-    _pin(service.pid)
-    return service
-
-
-def _pin(service: int) -> None:
-    cores = os.sched_getaffinity(0)
-    if len(cores) < 2 or SERVICE_CORE not in cores:  # noqa: PLR2004 - nothing to share
-        return
-    for thread in Path(f"/proc/{service}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {SERVICE_CORE})
-    # Redis was started from here, and follows no more; what is started from now on does.
-    os.sched_setaffinity(0, cores - {SERVICE_CORE})
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

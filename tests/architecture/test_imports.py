@@ -57,7 +57,11 @@ ROOMS: Final = {
     "standalone": Room(ours=(*_PARTS, "composition", "signalr_emulator")),
     "signalr_emulator": Room(ours=(), others=("jwt", "starlette", "uvicorn")),
     "clients": Room(ours=("streaming.sse",), others=("httpx", "rich")),
-    "benchmarks": Room(ours=(*_PARTS, "clients", "function_app", "standalone"), others=("redis",)),
+    # Its contestants are servers and writers of their own.
+    "benchmarks": Room(
+        ours=(*_PARTS, "clients", "function_app", "standalone"),
+        others=("agent_framework", "agent_framework_durabletask", "redis", "starlette", "uvicorn", "uvloop"),
+    ),
     "soak": Room(
         ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
     ),

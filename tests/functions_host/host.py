@@ -25,6 +25,8 @@ from tests.functions_host.worker_process import Function, WorkerProcess
 #: Responses have no time limit of their own: ``functionTimeout`` bounds them.
 _FORWARD: Final = ClientTimeout(total=None)
 #: Where host.json's setting is overridden, as on the platform.
+#: A connection is used again for less time than the worker keeps it (5 s): it may close it just then.
+_KEEP_ALIVE_SECONDS: Final = 1.0
 TIMEOUT_SETTING: Final = "AzureFunctionsJobHost__functionTimeout"
 
 
@@ -69,8 +71,7 @@ class FunctionsHost:
         self._starting = asyncio.Lock()
         self._timeout = deployment.function_timeout.total_seconds()
         self.key = deployment.key
-        # No connection is used again: the worker may close it just then.
-        connector = TCPConnector(limit=0, force_close=True)
+        connector = TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
         #: Passes requests on: to any number of connections at once, and bodies as they are.
         self.http = ClientSession(timeout=_FORWARD, connector=connector, auto_decompress=False)
         self.durable = Durable(self.invoke)

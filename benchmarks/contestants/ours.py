@@ -1,0 +1,262 @@
+"""This project: the service as it starts from the README, and its own ways of writing.
+
+    python -m benchmarks.contestants.ours agent|feed REDIS_URL STREAMS RATE SECONDS
+    python -m benchmarks.contestants.ours fill REDIS_URL CHUNKS
+
+``agent`` writes through ``RedisStreamCallback``, many runs on one event loop as a worker has them; that is
+what the write cases measure. ``feed`` calls the append script with little around it: while readers are
+measured, the writer must not be what is slow. ``fill`` writes one finished answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from agent_framework import AgentResponse, AgentResponseUpdate, Content, Message
+from agent_framework_durabletask import AgentCallbackContext
+
+from benchmarks.contestants.contestant import Contestant, Kind, Load, Place, own_program
+from benchmarks.loads.pacing import (
+    TICK,
+    Pace,
+    drive,
+    due,
+    pace_of,
+    say_outcome,
+    stamped,
+    stream_name,
+    wait_for_go,
+)
+from benchmarks.programs import Command
+from redis_callback import RedisStreamCallback
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.connections import connect
+from streaming.entries import NewEntry
+from streaming.loop_local import LoopLocal
+from streaming.store.run_states import Appended, Attempt
+from streaming.store.run_store import RunStore
+from streaming.writing.leases import LeaseKeeper
+from streaming.writing.run_control import RunControl, current_run
+
+_MODULE: Final = "benchmarks.contestants.ours"
+_TTL: Final = timedelta(minutes=10)
+#: How long the pacing alone is measured, of the time that the whole takes.
+_PACING_SHARE: Final = 0.25
+#: Runs that are begun at the same time.
+_BEGIN_AT_ONCE: Final = 200
+
+
+class _Agent:
+    """The runs of an agent, as the framework executes them: one task each, updates to the callback."""
+
+    def __init__(self, redis_url: str, streams: int, stored: Callable[[NewEntry], None] | None) -> None:
+        self._handlers = LoopLocal(lambda: _handler(redis_url, stored))
+        self._leases = LeaseKeeper(lambda: connect(redis_url), _TTL)
+        self._callback = RedisStreamCallback(self._handlers.get, self._leases)
+        self._content = [Content.from_text("") for _ in range(streams)]
+        self._updates = [
+            AgentResponseUpdate(contents=[content], role="assistant") for content in self._content
+        ]
+        self._contexts = [
+            AgentCallbackContext("Bench", f"run-{number}", session_id=stream_name(number))
+            for number in range(streams)
+        ]
+        self._said: list[list[str]] = [[] for _ in range(streams)]
+        self._controls: list[RunControl | None] = [None] * streams
+
+    async def begin(self) -> None:
+        """Write the first chunk of each run, which begins it."""
+
+        async def begin(stream: int) -> None:
+            await self.write(stream, 0)
+            self._controls[stream] = current_run.get()
+
+        await asyncio.gather(*(begin(stream) for stream in range(len(self._contexts))))
+
+    async def write(self, stream: int, number: int) -> None:
+        """One update. The framework's own cost of making it is not what is measured."""
+        text = stamped(number)
+        self._said[stream].append(text)
+        self._content[stream].text = text
+        # The framework executes a run in one task, which the callback knows it by.
+        current_run.set(self._controls[stream])
+        await self._callback.on_streaming_response_update(self._updates[stream], self._contexts[stream])
+
+    async def flush(self) -> None:
+        """End all runs, each of which waits until all of it is in Redis."""
+        await asyncio.gather(*(self._conclude(stream) for stream in range(len(self._contexts))))
+
+    async def _conclude(self, stream: int) -> None:
+        current_run.set(self._controls[stream])
+        message = Message(role="assistant", contents=["".join(self._said[stream])])
+        await self._callback.on_agent_response(AgentResponse(messages=[message]), self._contexts[stream])
+
+    async def close(self) -> None:
+        """Let all connections go."""
+        await self._handlers.get().aclose()
+        await asyncio.to_thread(self._leases.close)
+
+
+def _handler(redis_url: str, stored: Callable[[NewEntry], None] | None) -> RedisStreamResponseHandler:
+    handler = RedisStreamResponseHandler(connect(redis_url), _TTL)
+    if stored is not None:
+        append = handler.runs.append
+
+        async def timed_append(attempt: Attempt, first: int, entries: list[NewEntry]) -> Appended:
+            appended = await append(attempt, first, entries)
+            for entry in entries:
+                stored(entry)
+            return appended
+
+        # Whoever appends through the store is timed, from the chunk's own stamp to the reply of Redis.
+        vars(handler.runs)["append"] = timed_append
+    return handler
+
+
+async def run_agent(redis_url: str, pace: Pace) -> dict[str, object]:
+    """Write as an agent; paced, each chunk's time until it was in Redis is told too."""
+    acknowledged: list[float] = []
+
+    def stored(entry: NewEntry) -> None:
+        if entry.text:
+            made = int(entry.text.partition(" ")[2][:-1])
+            acknowledged.append((time.monotonic_ns() - made) / 1e6)
+
+    agent = _Agent(redis_url, pace.streams, stored if pace.rate else None)
+    await agent.begin()
+    await asyncio.to_thread(wait_for_go)
+    pacing = await _cpu_of_pacing(pace)
+    acknowledged.clear()
+    began_cpu, began = time.process_time(), time.monotonic()
+    written = await drive(pace, agent.write)
+    await agent.flush()
+    took, cpu = time.monotonic() - began, time.process_time() - began_cpu
+    await agent.close()
+    chunks = sum(written.sent)
+    if pace.rate and len(acknowledged) < chunks:
+        raise RuntimeError(f"{len(acknowledged)} of {chunks} chunks were acknowledged.")
+    return {"sent": written.sent, "took": took, "cpu": cpu, "pacing": pacing, "stored": acknowledged}
+
+
+async def _cpu_of_pacing(pace: Pace) -> float:
+    """What the loop takes for a chunk that is not written, in seconds."""
+
+    async def nothing(_stream: int, number: int) -> None:
+        stamped(number)
+
+    began = time.process_time()
+    written = await drive(Pace(pace.streams, pace.rate, pace.seconds * _PACING_SHARE), nothing)
+    return (time.process_time() - began) / max(1, sum(written.sent))
+
+
+class _Run:
+    """One run that is fed: at most one append is under way, what comes meanwhile goes into the next."""
+
+    def __init__(self, store: RunStore, attempt: Attempt) -> None:
+        self._store = store
+        self._attempt = attempt
+        self._waiting: list[NewEntry] = []
+        self._task: asyncio.Task[None] | None = None
+        self.sent = 0
+
+    def feed(self) -> None:
+        """Append a chunk that is made now."""
+        self._waiting.append(NewEntry(time.time_ns() // 1_000_000, stamped(self.sent)))
+        self.sent += 1
+        if self._task is None:
+            self._task = asyncio.create_task(self._append())
+
+    async def _append(self) -> None:
+        appended = self.sent - len(self._waiting)
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            await self._store.append(self._attempt, appended, batch)
+            appended += len(batch)
+        self._task = None
+
+    async def flush(self) -> None:
+        """Wait until all of it is in Redis."""
+        if self._task is not None:
+            await self._task
+
+
+async def feed(redis_url: str, pace: Pace) -> dict[str, object]:
+    """Write at a rate."""
+    leases = LeaseKeeper(lambda: connect(redis_url), _TTL)
+    async with RedisStreamResponseHandler(connect(redis_url), _TTL) as handler:
+        turns = asyncio.Semaphore(_BEGIN_AT_ONCE)
+
+        async def begin(number: int) -> _Run:
+            async with turns:
+                attempt = await handler.begin_run(
+                    stream_name(number), "run", agent="Bench", owner=f"owner-{number}", patient=True
+                )
+            leases.keep(attempt.conversation_id, attempt.run, agent="Bench", attempt=attempt.number)
+            return _Run(handler.runs, attempt)
+
+        runs = await asyncio.gather(*(begin(number) for number in range(pace.streams)))
+        await asyncio.to_thread(wait_for_go)
+        began_cpu, began, done = time.process_time(), time.monotonic(), 0
+        while done < int(pace.seconds * pace.rate):
+            for stream in due(pace, began, done):
+                runs[stream].feed()
+                done += 1
+            await asyncio.sleep(TICK)
+        await asyncio.gather(*(run.flush() for run in runs))
+        took, cpu = time.monotonic() - began, time.process_time() - began_cpu
+        await asyncio.to_thread(leases.close)
+        return {"sent": [run.sent for run in runs], "took": took, "cpu": cpu}
+
+
+async def fill(redis_url: str, chunks: int) -> dict[str, object]:
+    """Write one finished answer."""
+    agent = _Agent(redis_url, 1, None)
+    await agent.begin()
+    for number in range(1, chunks):
+        await agent.write(0, number)
+    await agent.flush()
+    await agent.close()
+    return {"sent": [chunks]}
+
+
+def service(place: Place, _load: Load) -> Command:
+    """The service as it starts from the README, with that Redis."""
+    settings = {
+        "HOST": "127.0.0.1",
+        "PORT": str(place.port),
+        "REDIS_CONNECTION_STRING": place.redis_url,
+        "DATA_DIR": str(place.folder),
+        "LOG_LEVEL": "WARNING",
+    }
+    return Command([sys.executable, "-m", "standalone"], settings)
+
+
+CONTESTANT: Final = Contestant(
+    name="ours",
+    title="this project",
+    kind=Kind.OURS,
+    server=service,
+    path="/api/agent/stream/{stream}?cursor=0",
+    writer=lambda place, load: own_program(_MODULE, "agent", place.redis_url, *load.arguments()),
+    feeder=lambda place, load: own_program(_MODULE, "feed", place.redis_url, *load.arguments()),
+    filler=lambda place, chunks: own_program(_MODULE, "fill", place.redis_url, chunks),
+)
+
+
+def main() -> None:
+    """Do what the command line says."""
+    what, redis_url, *arguments = sys.argv[1:]
+    if what == "fill":
+        outcome = asyncio.run(fill(redis_url, int(arguments[0])))
+    else:
+        outcome = asyncio.run({"agent": run_agent, "feed": feed}[what](redis_url, pace_of(arguments)))
+    say_outcome(**outcome)
+
+
+if __name__ == "__main__":
+    main()
