@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 
 from agents import HostedAgent, create_agents
 from bridges.signalr.settings import CONNECTION_STRING
+from chat.routes import CHAT_ROUTES, ROOT_ROUTE
 from composition import Bridges, BridgeSettings, create_bridges
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, DurableAgentsClient, connect_client, connect_hub
@@ -107,7 +108,7 @@ class _Parts:
             hub=hub,
             leases=self.leases,
         )
-        return create_app(endpoints, bridges.routes)
+        return create_app(endpoints, (*bridges.routes, *CHAT_ROUTES, ROOT_ROUTE))
 
 
 @asynccontextmanager
@@ -229,6 +230,7 @@ async def _stop_runs(leases: LeaseKeeper, handler: RedisStreamResponseHandler, *
 def _ready_line(base_url: str, redis_note: str) -> str:
     return (
         f"Ready on {base_url} (streams in {redis_note}). Try:\n"
+        f"  {base_url}/ in a browser\n"
         f'  curl -X POST {base_url}/api/agents/TravelPlanner/run -H "Content-Type: text/plain"'
         ' -d "Plan a 3-day trip to Tokyo"\n'
         f'  curl -N {base_url}/api/agent/stream/CONVERSATION_ID -H "Accept: text/event-stream"'

@@ -1,9 +1,10 @@
-"""All routes that the hosts answer: those of the contract's core, and those of its bridges."""
+"""All routes that both hosts answer: the contract's core, its bridges, the chat page."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from chat.routes import CHAT_ROUTES
 from composition import BridgeSettings, create_bridges
 from hosting.callbacks import Callbacks
 from streaming.http.routes import Route
@@ -14,7 +15,7 @@ def _nothing() -> Any:
     raise AssertionError("no route is answered here")
 
 
-ALL_ROUTES: Final[tuple[Route, ...]] = create_bridges(
+_CORE: Final = create_bridges(
     BridgeSettings(),
     Settings(),
     agents=["TravelPlanner", "CallbackAgent"],
@@ -23,3 +24,4 @@ ALL_ROUTES: Final[tuple[Route, ...]] = create_bridges(
     connect=_nothing,
     reader=_nothing,
 ).routes
+ALL_ROUTES: Final[tuple[Route, ...]] = (*_CORE, *CHAT_ROUTES)

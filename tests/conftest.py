@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from playwright.async_api import Browser
 from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
+from tests.browser import connected, running_chromium
 from tests.service import SLOW, Service, connect_http, running_service
 
 
@@ -56,3 +58,17 @@ async def writer(service: Service) -> AsyncIterator[RedisStreamResponseHandler]:
     """The published handler, writing from this process into the streams of ``service``."""
     async with RedisStreamResponseHandler(connect(service.redis_url)) as handler:
         yield handler
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Chromium for all tests."""
+    with running_chromium(tmp_path_factory.mktemp("chromium")) as address:
+        yield address
+
+
+@pytest.fixture
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    """A Chromium; its contexts are a test's own."""
+    async with connected(chromium) as browser:
+        yield browser

@@ -9,7 +9,7 @@ from typing import Final
 
 from streaming.entries import GAP, READING_EVENTS, RESET, RunStatus, StreamChunk, to_json
 from streaming.http.limits import TimeLimit
-from streaming.reading.open_stream import OpenStream
+from streaming.reading.open_stream import LOST_CODE, OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
 from streaming.text_blocks import Part, chunks_of
@@ -19,8 +19,10 @@ RECONNECT_MS: Final = 1_000
 DONE: Final = "[DONE]"
 #: Ends plain text that ends early.
 CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
+#: Names the run that the events after it belong to.
+RUN_EVENT: Final = "run"
 #: Events of the protocol that are no typed entries.
-_OWN_EVENTS: Final = ("cancelled", "done", "error", "gap", "message")
+_OWN_EVENTS: Final = ("cancelled", "done", "error", "gap", "message", RUN_EVENT)
 #: Before the ``done`` of a cancelled run. Without an id: who is cut between the two gets both again.
 _CANCELLED: Final = encode_event("cancelled", to_json({"reason": "The run was cancelled."}))
 _PLAIN_NOTES: Final = {
@@ -36,9 +38,13 @@ async def as_server_sent_events(
     loop = asyncio.get_running_loop()
     yield encode_retry(RECONNECT_MS)
     sent_at = loop.time()
+    runs = _RunNames() if all_events and opened.covers_all_runs else None
     async with aclosing(opened) as batches:
         async for batch in batches:
-            body = b"".join([_event(part, all_events) for part in batch])
+            if runs is None:
+                body = b"".join([_event(part, all_events) for part in batch])
+            else:
+                body = b"".join([runs.before(part) + _event(part, all_events) for part in batch])
             now = loop.time()
             # Typed entries that this client did not ask for are no sign of life to it.
             if not body and (not batch or now - sent_at >= HEARTBEAT.total_seconds()):
@@ -52,6 +58,23 @@ async def as_server_sent_events(
     if opened.cut_short:
         # The client is to come back: this is no end of the run, so it gets no done.
         yield encode_retry(RECONNECT_MS)
+
+
+class _RunNames:
+    """Tells a reader of many runs which of them it is reading. A run without an id is ``null``."""
+
+    def __init__(self) -> None:
+        self._told: str | None = ""
+
+    def before(self, part: Part) -> bytes:
+        """What has to be said before a part of a stream; mostly nothing."""
+        if part.run == self._told:
+            return b""
+        if isinstance(part, StreamChunk) and (part.type == GAP or part.code == LOST_CODE):
+            # Words of the reader, about no run in particular.
+            return b""
+        self._told = part.run
+        return encode_event(RUN_EVENT, to_json({"run": part.run}))
 
 
 def _event(part: Part, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader

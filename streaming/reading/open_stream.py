@@ -100,6 +100,11 @@ class OpenStream:
         """The cursor stands at the end of what there is, and nothing more is to come."""
         return self._span.finished and not self._follow
 
+    @property
+    def covers_all_runs(self) -> bool:
+        """Whether the conversation's runs are read one after the other, not only one of them."""
+        return self._span.run is None
+
     def __aiter__(self) -> OpenStream:
         """Iterate over the batches; once."""
         return self

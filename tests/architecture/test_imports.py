@@ -29,6 +29,7 @@ class Room:
 _PARTS: Final = (
     "agents",
     "bridges",
+    "chat",
     "hosting",
     "redis_callback",
     "redis_stream_response_handler",
@@ -50,6 +51,7 @@ ROOMS: Final = {
     "agents": Room(ours=("hosting.models", "streaming.settings", "tools")),
     "hosting": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
     "bridges": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
+    "chat": Room(ours=("streaming",), others=()),
     "function_app": Room(ours=(*_PARTS, "composition")),
     "composition": Room(ours=_PARTS),
     "standalone": Room(ours=(*_PARTS, "composition", "signalr_emulator")),

@@ -94,8 +94,8 @@ def token_for(conversation_id: str, *, lifetime_seconds: int = 60) -> str:
 
 @pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)
 async def test_every_route_wants_a_key(client: httpx.AsyncClient, route: Route) -> None:
-    """Where keys are set, every route but health and the OpenAPI document refuses who has none, with 401."""
-    path = route.path.format(agent="TravelPlanner", conversation_id="c")
+    """Where keys are set, who has none gets 401; health, the OpenAPI document and the chat page are open."""
+    path = route.path.format(agent="TravelPlanner", conversation_id="c", file="chat.js")
     for headers in ({}, {"x-functions-key": "wrong"}, {"x-functions-key": KEY + "x"}):
         response = await client.request(route.method, path, headers=headers)
         if route.needs in (Needs.NOTHING, Needs.HEALTH):

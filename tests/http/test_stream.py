@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -215,6 +216,22 @@ async def test_follow_goes_on_through_later_runs(http: httpx.AsyncClient) -> Non
     status = (await http.get(second["links"]["status"])).json()
     assert text_of(events) == first["response"] + status["response"]
     assert [event.event for event in events].count("done") == 2
+
+
+async def test_reader_of_all_runs_is_told_which_they_are(http: httpx.AsyncClient) -> None:
+    """With events=all a read of many runs names each before its events, also after a reconnect; 6.2."""
+    first = await finished_run(http, "Tell me a joke")
+    conversation = first["conversation_id"]
+    second = await finished_run(http, "Hello", conversation_id=conversation)
+    everything = {"cursor": "0", "events": "all"}
+    events = await read_events(http, conversation, everything)
+    told = [json.loads(event.data)["run"] for event in events if event.event == "run"]
+    assert told == [first["correlation_id"], second["correlation_id"]]
+    assert events[0].event == "run"
+    following = {**everything, "follow": "true"}
+    async with open_events(http, conversation, following, {"last-event-id": events[-3].id}) as stream:
+        assert [(await stream.next()).event, await stream.next()] == ["run", events[-2]]
+    assert "run" not in {event.event for event in await read_events(http, conversation, {"cursor": "0"})}
 
 
 async def test_follow_after_done_waits(http: httpx.AsyncClient, run: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from hosting.functions_app import ROUTE_PREFIX
+from streaming.http.access import Needs
 from streaming.http.routes import Route
 from tests.all_routes import ALL_ROUTES
 from tests.service import ROOT
@@ -82,14 +83,14 @@ def binding(function: dict[str, Any], kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)
 def test_every_route_is_a_function(indexed: dict[str, Any], route: Route) -> None:
-    """Each route of the contract is an HTTP function with a durable client; all but one ask for a key."""
+    """Each route is an HTTP function with a durable client; what needs a key has it asked for."""
     function = indexed["functions"][route.name]
     assert binding(function, "httpTrigger") == {
         "direction": "IN",
         "type": "httpTrigger",
         "name": "req",
         "methods": [route.method],
-        "authLevel": "ANONYMOUS" if route.name == "openapi" else "FUNCTION",
+        "authLevel": "ANONYMOUS" if route.needs is Needs.NOTHING else "FUNCTION",
         "route": route.path.removeprefix("/api/"),
     }
     assert binding(function, "durableClient") == {
@@ -112,7 +113,8 @@ def test_with_tokens_browsers_reach_their_routes() -> None:
     levels = {route.name: binding(functions[route.name], "httpTrigger")["authLevel"] for route in ALL_ROUTES}
     without_key = {name for name, level in levels.items() if level == "ANONYMOUS"}
     trail = {"callbacks", "delete_callbacks", "callbacks_timeline"}
-    assert without_key == {"stream", "status", "cancel", "health", "openapi", *PUSH_WITH_TOKENS, *trail}
+    opened = {"stream", "status", "cancel", "health", "openapi", "chat_page", "chat_file"}
+    assert without_key == {*opened, *PUSH_WITH_TOKENS, *trail}
 
 
 @pytest.mark.parametrize("agent", AGENTS)

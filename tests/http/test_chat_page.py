@@ -1,0 +1,58 @@
+"""The chat page's files on every host: docs/protocol.md, 5.10."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from chat.routes import CONTENT_SECURITY_POLICY
+
+
+async def test_the_page_and_all_that_it_names_are_there(http: httpx.AsyncClient) -> None:
+    """Page, scripts and styles come from the service itself, under a policy that allows no others."""
+    page = await http.get("/api/index")
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert not re.search(r"<script(?! type=\"module\" src=)|<style|\son\w+=|style=", page.text)
+    named = set(re.findall(r"/api/chat/[\w.-]+", page.text))
+    for path in sorted(named):
+        file = await http.get(path)
+        assert file.status_code == 200, path
+        assert file.headers["x-content-type-options"] == "nosniff"
+        imports = re.findall(r'^(?:import|\} from) .*?"\./([\w.-]+)";$', file.text, re.MULTILINE)
+        assert {f"/api/chat/{name}" for name in imports} <= named, (
+            f"{path} is slow: what it imports comes late"
+        )
+
+
+@pytest.mark.parametrize("path", ["/api/index", "/api/chat/chat.js"])
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+async def test_a_file_that_is_kept_is_not_sent_again(
+    http: httpx.AsyncClient, path: str, encoding: str
+) -> None:
+    """A browser that has a file is told so in a few bytes, whichever form it has."""
+    first = await http.get(path, headers={"accept-encoding": encoding})
+    assert first.headers.get("content-encoding", "identity") == encoding
+    tag = first.headers["etag"]
+    for known in (tag, f'"other", W/{tag}'):
+        again = await http.get(path, headers={"accept-encoding": encoding, "if-none-match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == tag
+    assert (await http.get(path, headers={"if-none-match": '"other"'})).content == first.content
+
+
+@pytest.mark.parametrize(
+    "name", ["index.html", "routes.py", "..%2froutes.py", "%2e%2e%2f__init__.py", "none"]
+)
+async def test_nothing_else_is_served(http: httpx.AsyncClient, name: str) -> None:
+    """Only the page's own files are served, whatever path is asked for."""
+    assert (await http.get(f"/api/chat/{name}")).status_code == 404
+
+
+@pytest.mark.standalone
+async def test_the_page_at_the_root(http: httpx.AsyncClient) -> None:
+    """The standalone service shows the page at its root too."""
+    assert (await http.get("/")).content == (await http.get("/api/index")).content
