@@ -19,8 +19,7 @@ RUN python -m compileall -q .
 USER service
 VOLUME /data
 EXPOSE 7071
-# 401: health asks for a key (HEALTH_ANONYMOUS=false), so the service is there.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/api/health'); raise SystemExit(c.getresponse().status not in (200, 401))"]
+    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/api/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
 # Stops cleanly on SIGTERM: streams end with `retry:`, so clients come back.
 CMD ["python", "-m", "standalone"]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
 from streaming.entries import GAP, READING_EVENTS, RESET, RunStatus, StreamChunk, to_json
-from streaming.http.limits import TimeLimit
+from streaming.http.limits import RECONNECT_MS, TimeLimit
 from streaming.reading.open_stream import LOST_CODE, OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
 from streaming.text_blocks import Part, chunks_of
 
-#: How long a browser waits before it reconnects, in milliseconds.
-RECONNECT_MS: Final = 1_000
 DONE: Final = "[DONE]"
 #: Ends plain text that ends early.
 CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
@@ -32,9 +30,20 @@ _PLAIN_NOTES: Final = {
 
 
 async def as_server_sent_events(
-    opened: OpenStream, *, all_events: bool, limit: TimeLimit | None = None
+    opened: OpenStream,
+    *,
+    all_events: bool,
+    limit: TimeLimit | None = None,
+    reconnect_ms: Callable[[], int] = lambda: RECONNECT_MS,
 ) -> AsyncGenerator[bytes, None]:
-    """The read as server-sent events; heartbeats while it is silent."""
+    """The read as server-sent events; heartbeats while it is silent.
+
+    Args:
+        opened: The read.
+        all_events: Also entries that are not text.
+        limit: How long it may last.
+        reconnect_ms: Asked, when its client is sent away, when it is to come back.
+    """
     loop = asyncio.get_running_loop()
     yield encode_retry(RECONNECT_MS)
     sent_at = loop.time()
@@ -57,7 +66,7 @@ async def as_server_sent_events(
                 break
     if opened.cut_short:
         # The client is to come back: this is no end of the run, so it gets no done.
-        yield encode_retry(RECONNECT_MS)
+        yield encode_retry(reconnect_ms())
 
 
 class _RunNames:

@@ -103,12 +103,7 @@ class Endpoints:
 
     async def health(self, _request: HttpRequest) -> HttpResponse:
         """``GET /api/health``."""
-        redis_ok = True
-        try:
-            await self.runs.ping()
-        except RedisError:
-            redis_ok = False
-        hub_ok = await self.hub.is_healthy()
+        redis_ok, hub_ok = await self._reaches()
         healthy = redis_ok and hub_ok
         report = {
             "status": "healthy" if healthy else "unhealthy",
@@ -118,6 +113,31 @@ class Endpoints:
             "task_hub": "ok" if hub_ok else "unavailable",
         }
         return json_response(200 if healthy else 503, report)
+
+    async def _reaches(self) -> tuple[bool, bool]:
+        """Whether Redis answers, and the task hub."""
+        redis_ok = True
+        try:
+            await self.runs.ping()
+        except RedisError:
+            redis_ok = False
+        return redis_ok, await self.hub.is_healthy()
+
+    async def live(self, _request: HttpRequest) -> HttpResponse:
+        """``GET /api/health/live``: that this is answered is the answer."""
+        return json_response(200, {"status": "live"})
+
+    async def ready(self, _request: HttpRequest) -> HttpResponse:
+        """``GET /api/health/ready``.
+
+        What was reached once may be away for a while: clients are told so, and told to come back. A gateway
+        that sent them away with a status of its own would end browsers' streams for good.
+        """
+        if not self.load.has_been_ready:
+            self.load.has_been_ready = all(await self._reaches())
+        if self.reader.closed or not self.load.has_been_ready:
+            return json_response(503, {"status": "stopping" if self.reader.closed else "starting"})
+        return json_response(200, {"status": "ready"})
 
     async def openapi(self, _request: HttpRequest) -> HttpResponse:
         """``GET /api/openapi.json``."""
@@ -241,14 +261,19 @@ class Endpoints:
         except StreamUnavailable:
             if not request.is_event_source_reconnect:
                 raise
-            return HttpResponse(200, headers, encode_retry(UNAVAILABLE_RETRY_MS))
+            return HttpResponse(200, headers, encode_retry(UNAVAILABLE_RETRY_MS + self.load.spread_ms))
         if opened.has_nothing_more:
             return HttpResponse(204, {"x-conversation-id": conversation_id})
         limit = TimeLimit(limits.stream_max, limits.stream_idle)
         if plain:
             resumed = cursor not in _FROM_THE_START
             return HttpResponse(200, headers, as_plain_text(opened, resumed=resumed, limit=limit))
-        pieces = as_server_sent_events(opened, all_events=events == "all", limit=limit)
+        pieces = as_server_sent_events(
+            opened,
+            all_events=events == "all",
+            limit=limit,
+            reconnect_ms=lambda: self.load.reconnect_ms,
+        )
         return HttpResponse(200, headers, pieces)
 
     @property

@@ -75,5 +75,7 @@ ROUTES: Final = (
     Route("DELETE", "/api/agents/{agent}/run/{conversation_id}", Endpoints.cancel, Needs.CONVERSATION),
     Route("GET", "/api/agent/stream/{conversation_id}", Endpoints.stream, Needs.CONVERSATION, streams=True),
     Route("GET", "/api/health", Endpoints.health, Needs.HEALTH),
+    Route("GET", "/api/health/live", Endpoints.live, Needs.NOTHING),
+    Route("GET", "/api/health/ready", Endpoints.ready, Needs.NOTHING),
     Route("GET", "/api/openapi.json", Endpoints.openapi, Needs.NOTHING),
 )

@@ -45,6 +45,11 @@ class StreamReader:
         self.producers: Final = ProducerCheck(runs, dead_after)
         self._follower = StreamFollower(redis)
 
+    @property
+    def closed(self) -> bool:
+        """Whether readers are sent away: the service stops."""
+        return self._follower.closed
+
     async def close(self) -> None:
         """Let all readers go: they end as if cut."""
         await self._follower.close()
