@@ -12,7 +12,7 @@ from streaming.http.limits import RECONNECT_MS, TimeLimit
 from streaming.reading.open_stream import LOST_CODE, OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
-from streaming.text_blocks import Part, chunks_of
+from streaming.text_blocks import Part, TextBlock, chunks_of
 
 DONE: Final = "[DONE]"
 #: Ends plain text that ends early.
@@ -51,7 +51,7 @@ async def as_server_sent_events(
     async with aclosing(opened) as batches:
         async for batch in batches:
             if runs is None:
-                body = b"".join([_event(part, all_events) for part in batch])
+                body = b"".join([part.encoded or _event(part, all_events) for part in batch])
             else:
                 body = b"".join([runs.before(part) + _event(part, all_events) for part in batch])
             now = loop.time()
@@ -87,8 +87,8 @@ class _RunNames:
 
 
 def _event(part: Part, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
-    if part.encoded is not None:
-        return part.encoded
+    if isinstance(part, TextBlock) or part.encoded is not None:
+        return part.encoded or b""
     encoded = _encode(part, all_events=all_events)
     if part.type is None:
         object.__setattr__(part, "encoded", encoded)

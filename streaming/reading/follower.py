@@ -80,18 +80,14 @@ class StreamFollower:
         self._blocked_on: set[LiveStream] = set()
         self._pubsub: PubSub = subscription(redis)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._closed = False
+        #: Whether readers are to go: the service stops.
+        self.closed = False
         #: The subscription must not be closed under one who subscribes.
         self._subscribing = asyncio.Lock()
 
-    @property
-    def closed(self) -> bool:
-        """Whether readers are to go: the service stops."""
-        return self._closed
-
     async def close(self) -> None:
         """Let all readers go, and both connections."""
-        self._closed = True
+        self.closed = True
         for stream in self._streams.values():
             stream.wake()
         await cancel_and_wait(self._tasks.values())
@@ -143,7 +139,7 @@ class StreamFollower:
             if stream.is_ready:
                 return
             async with self._subscribing:
-                if self._closed:
+                if self.closed:
                     raise RedisConnectionError("The service stops.")
                 idle = () if self._pubsub.subscribed else (IDLE_CHANNEL,)
                 with _closed_underneath():
@@ -158,7 +154,7 @@ class StreamFollower:
 
     async def _unsubscribe(self, channel: str) -> None:
         # A later reader may have come while this one waited for the connection.
-        if self._closed or channel in self._streams:
+        if self.closed or channel in self._streams:
             return
         with contextlib.suppress(RedisError), _closed_underneath():
             await self._pubsub.unsubscribe(channel)
@@ -167,7 +163,7 @@ class StreamFollower:
                 await self._pubsub.subscribe(channel)
 
     def _ensure_task(self, name: str, run: Any) -> None:
-        if self._closed:
+        if self.closed:
             return
         task = self._tasks.get(name)
         if task is None or task.done():
@@ -184,7 +180,7 @@ class StreamFollower:
 
     async def _listen(self) -> None:
         """Mark streams as woken. A (re)subscription is a wake-up too: what came in between was not heard."""
-        while not self._closed:
+        while not self.closed:
             raise_if_cancelled()
             try:
                 # Connects, subscribes again after trouble, and says that all is well now and then.
@@ -225,14 +221,14 @@ class StreamFollower:
             self._mark_woken(stream.keys.channel)
 
     async def _patrol(self) -> None:
-        while not self._closed:
+        while not self.closed:
             await asyncio.sleep(PATROL_INTERVAL.total_seconds())
             now = asyncio.get_running_loop().time()
             for stream in list(self._streams.values()):
                 stream.patrol(now)
 
     async def _read_woken(self) -> None:
-        while not self._closed:
+        while not self.closed:
             raise_if_cancelled()
             await self._something_woken.wait()
             self._something_woken.clear()
@@ -282,11 +278,11 @@ class StreamFollower:
         # Both readers of this class may bring the same entries.
         fresh = [entry for entry in decode_page(reply) if entry.id > stream.tail]
         if fresh:
-            stream.add([*fresh], fresh[-1].id)
+            stream.add(fresh)
 
     async def _read_foreign(self) -> None:
         """Wait for the streams whose writers publish nothing; begin again when their set grows."""
-        while not self._closed:
+        while not self.closed:
             raise_if_cancelled()
             foreign = [stream for stream in self._streams.values() if stream.foreign_readers]
             if not foreign:

@@ -113,8 +113,8 @@ class OpenStream:
         """The next batch. No generators here: one that its reader leaves behind would be left open inside."""
         try:
             while not self._ended:
-                live = self._at_hand()
-                if live is None:
+                live = self._live
+                if live is None or self._is_due(live):
                     shown = await self._advance()
                 elif batch := live.after(self._cursor):
                     shown, at_end = self._show(batch)
@@ -146,12 +146,15 @@ class OpenStream:
     def _is_over(self) -> bool:
         return self._ended
 
-    def _at_hand(self) -> LiveStream | None:
-        """The entries in memory, where they are all that this reader needs; ``None``: there is more to do."""
-        live = self._live
-        if live is None or self._is_overdue or self._run_has_ended or self._follower.closed or self.cut_short:
-            return None
-        return live if live.covers(self._cursor) else None
+    def _is_due(self, live: LiveStream) -> bool:
+        """Whether there is more to do than to take what is in memory."""
+        return (
+            self._is_overdue
+            or self._run_has_ended
+            or self.cut_short
+            or self._follower.closed
+            or self._cursor < live.start
+        )
 
     async def _advance(self) -> list[Part] | None:
         """One step: a batch to show, or ``None`` where this step has none."""
