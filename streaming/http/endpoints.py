@@ -38,6 +38,7 @@ from streaming.http.run_report import accepted, answered, failed, identity, run_
 from streaming.http.task_hub import RunRequest, TaskHub
 from streaming.identifiers import check_conversation_id, check_run_id, new_id
 from streaming.reading.reader import HEARTBEAT, StreamReader
+from streaming.reading.span import Cursor
 from streaming.settings import Settings
 from streaming.sse import CONTENT_TYPE, encode_retry
 from streaming.store.run_states import RunState
@@ -238,7 +239,10 @@ class Endpoints:
 
     async def _stream(self, request: HttpRequest) -> HttpResponse:
         conversation_id = _conversation_id(request)
-        cursor = request.headers.get("last-event-id") or request.query.get("cursor")
+        asked = request.query.get("cursor")
+        # A reconnect repeats the old query, whose cursor counts no more, but was one.
+        Cursor.parse(asked)
+        cursor = request.headers.get("last-event-id") or asked
         events = request.query.get("events")
         if events not in (None, "", "all"):
             raise InvalidInput("events", events, "all, or nothing")
