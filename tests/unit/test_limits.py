@@ -10,8 +10,11 @@ from datetime import timedelta
 from typing import Any, Final
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from hosting.asgi import _Answer
+from hosting.asgi import _Answer, _App
 from streaming.access_settings import LimitSettings
 from streaming.entries import RunStatus, StreamChunk
 from streaming.errors import TooManyRuns, TooManyStreams, TooManyStreamsOfClient
@@ -192,8 +195,14 @@ async def test_the_standalone_host_gives_places_back(
     load = Load()
     body = CountedBody(pieces(), load.take_stream("a", LIMITS))
     answer = _Answer(HttpResponse(200, body=body), longest)
+
+    async def handle(_request: Request) -> Response:
+        return answer
+
+    app = _App(routes=[Route("/", handle, methods=[method])])
+    scope = {"type": "http", "method": method, "path": "/", "headers": [], "query_string": b""}
     async with asyncio.timeout(5):
-        await answer({"type": "http", "method": method}, receive, send)
+        await app(scope, receive, send)
     # What is left of the response holds its body still: it was closed, not only forgotten.
     assert load.streams == 0
 
