@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from inspector.timeline import Kind, RunTimeline, Step, seconds
+from inspector.timeline import Kind, RunTimeline, Step, plural, seconds
 from streaming.entries import RunStatus
 from streaming.store.run_states import RunState
 from streaming.writing.restorer import OWNER
@@ -18,8 +18,7 @@ _BY_CODE: Final = {
     'that executed the run, in the line "agent failed: conversation={conversation} run={run}".',
     "run_timeout": "The run took longer than RUN_TIMEOUT_MINUTES allows and was stopped{place}.",
     "not_started": "The task hub did not take the run: it did not answer, or refused. No agent was asked.",
-    "interrupted": "The process that executed the run is gone: it was killed, crashed or was stopped{place}. "
-    "{quiet}",
+    "interrupted": "The process that executed the run is gone: it was killed, crashed or was stopped{place}.",
     "incomplete": "The answer reached a limit of the other service{place}.",
     "connection_lost": "The other service was not there to the end{place}.",
 }
@@ -36,22 +35,22 @@ def causes(timeline: RunTimeline, now: int) -> list[str]:
 
 
 def _end(timeline: RunTimeline) -> Iterator[str]:
-    terminal, status = timeline.terminal, timeline.status
-    if terminal is not None and terminal.error is not None:
+    terminal, status, state = timeline.terminal, timeline.status, _state(timeline)
+    has_begun = state is None or state.attempt > 0
+    if terminal is not None and terminal.code == RunStatus.INTERRUPTED.value and not has_begun:
+        yield "It was never begun: the service that had accepted it was gone before its turn came."
+    elif terminal is not None and terminal.error is not None:
         told = _BY_CODE.get(terminal.code or "", "It ended with the code {code}{place}.")
         yield told.format(
             conversation=timeline.record.conversation_id if timeline.record else "…",
             run=timeline.run,
             code=terminal.code,
             place=_place(timeline),
-            quiet=_quiet_before_end(timeline),
-        ).strip()
+        )
+    elif status is RunStatus.CANCELLED and not has_begun:
+        yield "It was cancelled before any agent had begun it."
     elif status is RunStatus.CANCELLED:
-        state = _state(timeline)
-        if state is not None and state.attempt == 0:
-            yield "It was cancelled before any agent had begun it."
-        else:
-            yield f"Somebody asked for it to be stopped{_place(timeline)}. What was said until then stays."
+        yield f"Somebody asked for it to be stopped{_place(timeline)}. What was said until then stays."
     elif terminal is None and status is not None and status.is_terminal:
         yield f"It ended as {status}, but its end is gone from the stream: deleted, or lost by Redis."
 
@@ -117,29 +116,23 @@ def _place(timeline: RunTimeline) -> str:
     waiting = _waiting(timeline)
     if waiting is not None:
         return f" while it waited for {waiting}"
-    before = _last_before_end(timeline)
-    if before is None:
+    before, end = _last_before_end(timeline), timeline.terminal
+    if before is None or end is None:
         return " before it had given anything"
+    given = plural(timeline.entries - 1, "entry")
     what = {
-        Kind.TEXT: "in the middle of its text" if timeline.characters else "at its text",
+        Kind.TEXT: "in the middle of its text",
         Kind.RESULT: f"after the tool {before.name} had answered",
         Kind.REASONING: "while it was reasoning",
     }.get(before.kind, f"after: {before.kind}")
-    return f" {what}, after {timeline.entries - 1} entries"
+    quiet = end.id.milliseconds - before.until
+    silent = f"; nothing came for {seconds(quiet)} before the end" if quiet >= QUIET else ""
+    return f" {what}, after {given} ({before.last_id}){silent}"
 
 
 def _waiting(timeline: RunTimeline) -> str | None:
     names = [call.name or "a tool" for call in timeline.waiting_for.values()]
     return f"the tool {' and the tool '.join(names)}" if names else None
-
-
-def _quiet_before_end(timeline: RunTimeline) -> str:
-    end = timeline.terminal
-    before = _last_before_end(timeline)
-    if end is None or before is None:
-        return ""
-    quiet = end.id.milliseconds - before.until
-    return f"Its last entry is {before.last_id}; the end was written for it {seconds(quiet)} later."
 
 
 def _last_before_end(timeline: RunTimeline) -> Step | None:

@@ -205,15 +205,34 @@ class ConversationCheck:
             # It went on, or expired, while its entries were read: what they tell is of two times.
             return
         seen = self._runs.get(record.run, _Seen(attempt=state.attempt))
+        if state.entries and not seen.entries:
+            self._gone(state)
+            return
         self._compare(state, newer, seen)
         if state.status.is_terminal:
             self._ended(state, seen)
         else:
             self._running(state, later or record, seen, now)
 
+    def _gone(self, state: RunState) -> None:
+        remedy = (
+            "A read over HTTP rebuilds the answer, if the task hub still has it."
+            if state.status.is_terminal
+            else "Its writer notices, and writes it again."
+        )
+        self._add(
+            "stream_gone",
+            f"Run {state.run} is {state.status} with {state.entries} entries, but the stream has none of them: "
+            f"it was deleted, or Redis lost it. {remedy}",
+            run=state.run,
+            entry_id=state.terminal,
+        )
+
     def _compare(self, state: RunState, newer: RunState, seen: _Seen) -> None:
-        stored = (seen.next or 0) if seen.attempt == state.attempt else 0
-        if seen.attempt > state.attempt:
+        # The end of a run that no attempt has begun is written as if by the first.
+        attempt = max(state.attempt, 1)
+        stored = (seen.next or 0) if seen.attempt == attempt else 0
+        if seen.attempt > attempt:
             self._add(
                 "state_behind",
                 f"The state of run {state.run} is at attempt {state.attempt}, its entries are at attempt "

@@ -20,12 +20,11 @@ from inspector.options import InspectorSettings, Options
 from inspector.recording import lines_of, record_from_redis
 from inspector.replay import Replayer
 from inspector.screen import Screen, Styled
-from inspector.timeline import RunTimeline
+from inspector.timeline import RunTimeline, plural
 from inspector.views import (
     conversation_json,
     finding_json,
     list_json,
-    plural,
     show_conversation,
     show_findings,
     show_list,

@@ -13,6 +13,8 @@ from streaming.store.conversations import RunRecord
 
 #: A silence of this length gets a line of its own: somebody who waits for text begins to wonder.
 SILENCE: Final = timedelta(seconds=3)
+#: Milliseconds below which a rate says nothing.
+SHORTEST_RATED: Final = 500
 #: In milliseconds; below the second, hundredths of a second are told.
 _MINUTE: Final = 60_000
 _SHORT: Final = 10_000
@@ -138,9 +140,7 @@ class RunTimeline:
     @property
     def rate(self) -> float | None:
         """Entries a second, from the first to the last."""
-        if self.first is None or self.last is None or self.last <= self.first:
-            return None
-        return self.entries * 1000 / (self.last - self.first)
+        return rate_of(self.entries, (self.last or 0) - (self.first or 0))
 
 
 class TimelineBuilder:
@@ -217,7 +217,9 @@ class TimelineBuilder:
     def _before(self, timeline: RunTimeline, entry: StreamChunk) -> list[Step]:
         """What lies between the entry before and this one."""
         steps: list[Step] = []
-        last_id = timeline.last_id
+        state = timeline.record.state if timeline.record is not None else None
+        began = f"{state.started}-0" if state is not None and state.started is not None else None
+        last_id = timeline.last_id or began
         quiet = 0 if last_id is None else entry.id.milliseconds - milliseconds_of(last_id)
         timeline.longest_silence = max(timeline.longest_silence, quiet)
         if last_id is not None and quiet >= SILENCE / timedelta(milliseconds=1):
@@ -308,6 +310,17 @@ def milliseconds_of(entry_id: str) -> int:
     return int(entry_id.partition("-")[0])
 
 
+def plural(count: int, name: str) -> str:
+    """A number of things, in words."""
+    many = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+    return f"{count:,} {name if count == 1 else many}"
+
+
+def rate_of(entries: int, milliseconds: int) -> float | None:
+    """Entries a second; ``None``: too short a time to speak of one."""
+    return entries * 1000 / milliseconds if milliseconds >= SHORTEST_RATED else None
+
+
 def seconds(milliseconds: float) -> str:
     """A duration for people."""
     if milliseconds < _MINUTE:
@@ -330,7 +343,9 @@ def _single(kind: Kind, entry: StreamChunk, **more: Any) -> Step:
 
 def _end(entry: StreamChunk) -> Step:
     status = entry.status or RunStatus.COMPLETED
-    note = f"{entry.code}: {entry.error}" if entry.error is not None else ""
+    note = ""
+    if entry.error is not None:
+        note = entry.error if entry.code == status.value else f"{entry.code}: {entry.error}"
     return _single(
         Kind.END, entry, name=status.value, note=note, is_trouble=status is not RunStatus.COMPLETED
     )

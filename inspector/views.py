@@ -10,7 +10,7 @@ from typing import Any, Final
 from inspector.causes import causes
 from inspector.checks import Finding
 from inspector.screen import Line, Screen, Styled
-from inspector.timeline import Kind, RunTimeline, Step, seconds
+from inspector.timeline import Kind, RunTimeline, Step, plural, rate_of, seconds
 from streaming.entries import RunStatus
 from streaming.store.conversations import FOR_EVER, Glance, RunRecord, StoredConversation
 
@@ -53,7 +53,7 @@ def _list_row(glance: Glance, now: int) -> Line:
         state.agent if state is not None else "-",
         status,
         str(glance.entries),
-        seconds(max(0, now - glance.latest)),
+        seconds(max(0, now - glance.latest)) if glance.latest else "-",
         _ttl(glance.ttl),
         Styled(producer, {"alive": "good", "gone": "bad"}.get(producer, "dim")),
     )
@@ -69,8 +69,8 @@ def list_json(glance: Glance, now: int) -> dict[str, Any]:
         "status": state.status.value if state is not None else None,
         "attempt": state.attempt if state is not None else None,
         "entries": glance.entries,
-        "latest_at": _time(glance.latest),
-        "age_ms": max(0, now - glance.latest),
+        "latest_at": _time(glance.latest or None),
+        "age_ms": max(0, now - glance.latest) if glance.latest else None,
         "ttl_ms": None if glance.ttl == FOR_EVER else glance.ttl,
         "producer": producer_of(glance.latest_run, now),
         "is_stream": glance.is_stream,
@@ -126,7 +126,8 @@ def _show_head(screen: Screen, run: RunTimeline, number: int) -> None:
 
 def _summary(run: RunTimeline) -> list[str]:
     told = []
-    times = [f"registered {_time(run.created)}"] if run.created is not None else []
+    word = "registered" if run.record is not None else "first seen"
+    times = [f"{word} {_time(run.created)}"] if run.created is not None else []
     if run.created is not None:
         for name, at in (("began", run.began), ("first entry", run.first), ("first text", _first_text(run))):
             if at is not None:
@@ -190,8 +191,9 @@ def describe(step: Step) -> str:
     match step.kind:
         case Kind.TEXT | Kind.REASONING:
             took = f" in {seconds(step.duration)}" if step.entries > 1 else ""
-            rate = f" ({step.entries * 1000 / step.duration:.1f}/s)" if step.duration else ""
-            what = f"{plural(step.entries, 'entry')}, {size}{took}{rate}"
+            rate = rate_of(step.entries, step.duration)
+            paced = f" ({rate:.1f}/s)" if rate is not None else ""
+            what = f"{plural(step.entries, 'entry')}, {size}{took}{paced}"
         case Kind.CALL:
             what = f"{step.name} ({size} of arguments)"
         case Kind.RESULT:
@@ -199,7 +201,7 @@ def describe(step: Step) -> str:
         case Kind.SILENCE:
             what = f"nothing for {seconds(step.duration)}{f', {step.note}' if step.note else ''}"
         case Kind.ATTEMPT:
-            what = f"attempt {step.name} takes over"
+            what = f"attempt {step.name} begins"
         case Kind.OTHER:
             what = f"{step.name} ({size})"
         case Kind.END:
@@ -300,12 +302,6 @@ def _first_text(run: RunTimeline) -> int | None:
 
 def _ttl(ttl: int) -> str:
     return "never" if ttl == FOR_EVER else seconds(max(0, ttl))
-
-
-def plural(count: int, name: str) -> str:
-    """A number of things, in words."""
-    many = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
-    return f"{count:,} {name if count == 1 else many}"
 
 
 def _time(milliseconds: int | None) -> str | None:
