@@ -15,11 +15,13 @@ from agents import create_agents
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
 from hosting.streamable_agent import StreamableAgent
+from inspector.routes import inspect_routes
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.http.endpoints import Endpoints
 from streaming.http.limits import Load
+from streaming.http.routes import ROUTES
 from streaming.http.task_hub import TaskHub
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE
@@ -74,6 +76,7 @@ def create_app(settings: Settings) -> StreamingFunctionApp:
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
         access=settings.access,
+        routes=(*ROUTES, *inspect_routes(settings)),
     )
 
 

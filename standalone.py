@@ -33,11 +33,13 @@ from hosting.embedded.redis_server import EmbeddedRedis
 from hosting.http_protocol import bounded_protocol
 from hosting.listener import BACKLOG, listen
 from hosting.log_format import configure_logging
+from inspector.routes import inspect_routes
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.errors import SettingsError, StreamingError
 from streaming.http.endpoints import Endpoints
+from streaming.http.routes import ROUTES
 from streaming.loop_local import LoopLocal
 from streaming.reading.liveness import RESUME_GRACE, interrupted
 from streaming.settings import Settings
@@ -112,7 +114,7 @@ async def run_service(settings: Settings) -> AsyncIterator[Service]:
             leases=leases,
         )
         note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
-        yield Service(create_app(endpoints), handler, note)
+        yield Service(create_app(endpoints, (*ROUTES, *inspect_routes(settings))), handler, note)
 
 
 async def _settle_left_over(handler: RedisStreamResponseHandler) -> None:

@@ -74,7 +74,7 @@ def _progress(timeline: RunTimeline, now: int) -> Iterator[str]:
     else:
         last = max(timeline.last or 0, state.started or 0)
         if now - last >= QUIET:
-            what = _waiting(timeline) or "the model, or something that tells nothing"
+            what = _waiting(timeline) or "the model or a tool"
             quiet = seconds(now - last)
             yield f"Its process is alive, but nothing has come for {quiet}: it waits for {what}."
     if record.is_cancel_requested:

@@ -222,8 +222,8 @@ class ConversationCheck:
         )
         self._add(
             "stream_gone",
-            f"Run {state.run} is {state.status} with {state.entries} entries, but the stream has none of them: "
-            f"it was deleted, or Redis lost it. {remedy}",
+            f"Run {state.run} is {state.status} with {state.entries} entries, but the stream has none of "
+            f"them: it was deleted, or Redis lost it. {remedy}",
             run=state.run,
             entry_id=state.terminal,
         )

@@ -19,22 +19,14 @@ from inspector.following import Told, follow, reader_that_only_looks
 from inspector.options import InspectorSettings, Options
 from inspector.recording import lines_of, record_from_redis
 from inspector.replay import Replayer
+from inspector.reports import conversation_json, finding_json, list_json, step_json
 from inspector.screen import Screen, Styled
 from inspector.timeline import RunTimeline, plural
-from inspector.views import (
-    conversation_json,
-    finding_json,
-    list_json,
-    show_conversation,
-    show_findings,
-    show_list,
-    show_step,
-    step_json,
-)
+from inspector.trouble import explain
+from inspector.views import show_conversation, show_findings, show_list, show_step
 from streaming.errors import ConversationNotFound, InvalidInput, RunNotFound, StreamingError
 from streaming.identifiers import check_conversation_id, check_run_id, new_id
 from streaming.store.conversations import Found, RunRecord
-from streaming.store.trouble import describe
 
 ALL_IS_WELL: Final = 0
 SOMETHING_FOUND: Final = 1
@@ -74,7 +66,7 @@ class Inspector:
         try:
             return await commands[self._options.command]()
         except RedisError as error:
-            raise describe(error) from error
+            raise explain(error) from error
 
     @property
     def _source(self) -> str:

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from inspector.checks import ConversationCheck, Finding
 from inspector.recording import Recording
 from inspector.timeline import RunTimeline, TimelineBuilder
-from streaming.store.trouble import describe
+from inspector.trouble import explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ async def examine(recording: Recording, *, keep_said: bool = False, most: int | 
             # It may have gone on, or away, while it was read.
             after = await recording.live.look(recording.conversation_id) or before
     except RedisError as error:
-        raise describe(error) from error
+        raise explain(error) from error
     is_whole = most is None or check.entries < most
     findings = check.conclude(before, after) if is_whole else []
     return Examination(builder.finish(), findings, check.entries, is_whole)

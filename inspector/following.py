@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from inspector.timeline import RunTimeline, Step, TimelineBuilder
+from inspector.trouble import explain
 from streaming.errors import StreamUnavailable
 from streaming.reading.reader import StreamReader
 from streaming.store.conversations import RunRecord
@@ -98,6 +99,6 @@ async def _records(runs: RunStore, conversation_id: str, run: str | None) -> lis
     try:
         stored = await runs.conversations.look(conversation_id)
     except RedisError as error:
-        raise StreamUnavailable from error
+        raise explain(error) from error
     records = stored.runs if stored is not None else ()
     return [record for record in records if run is None or record.run == run]

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from inspector.trouble import explain
 from streaming.entries import StreamChunk, decode_entry
 from streaming.errors import ConversationNotFound, InvalidInput, StreamingError
 from streaming.identifiers import FIRST, check_conversation_id, keys_of, split_entry_id
 from streaming.store.conversations import Conversations, RawEntry, RunRecord, StoredConversation, StoredKey
 from streaming.store.stored_entries import PAGE
-from streaming.store.trouble import describe
 
 FORMAT: Final = "agent-stream-recording"
 VERSION: Final = 1
@@ -100,7 +100,7 @@ async def record_from_redis(conversations: Conversations, conversation_id: str) 
     try:
         stored = await conversations.look(check_conversation_id(conversation_id))
     except RedisError as error:
-        raise describe(error) from error
+        raise explain(error) from error
     if stored is None:
         raise ConversationNotFound(f"Nothing is stored of {conversation_id}: it never began, or has expired.")
     return Recording(stored, conversations)

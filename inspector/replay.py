@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from inspector.recording import Recording
+from inspector.trouble import explain
 from streaming.entries import RESET, NewEntry, RunStatus, StreamChunk
 from streaming.errors import StreamUnavailable
 from streaming.identifiers import new_id
@@ -113,7 +114,7 @@ class Replayer:
                 await asyncio.wait_for(self._end_all(RunStatus.CANCELLED), HURRY.total_seconds())
             raise
         except RedisError as error:
-            raise StreamUnavailable from error
+            raise explain(error) from error
         finally:
             await asyncio.to_thread(self._leases.close)
         return Replayed(self._runs, self._entries, was_stopped)

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TextIO
 
-try:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text as RichText
-except ImportError:  # pragma: no cover - a service's own environment may lack it
-    Console = None  # type: ignore[assignment,misc]
-
 #: What would move the cursor of a terminal, or worse: control characters, line ends and tabs among them.
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 #: In what may have several lines, these stay.
 _CONTROLS_IN_TEXT: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-#: What a style means; the plain screen shows none.
-_STYLES: Final = {
-    "": "",
-    "dim": "dim",
-    "strong": "bold",
-    "good": "green",
-    "warn": "yellow",
-    "bad": "red",
-    "live": "cyan",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +20,7 @@ class Styled:
     """A piece of a line. Control characters in it are shown as ``�``."""
 
     text: str
+    #: ``dim``, ``strong``, ``good``, ``warn``, ``bad`` or ``live``.
     style: str = ""
 
 
@@ -58,8 +42,12 @@ class Screen(Protocol):
 
 def make_screen(out: TextIO) -> Screen:
     """The screen for a stream."""
-    if Console is not None and out.isatty():
-        return RichScreen(out)
+    if out.isatty():
+        # Only for somebody who looks; and a service's own environment may lack it.
+        with contextlib.suppress(ImportError):
+            from inspector.rich_screen import RichScreen  # noqa: PLC0415
+
+            return RichScreen(out)
     return PlainScreen(out)
 
 
@@ -77,13 +65,13 @@ class PlainScreen:
 
     def line(self, *parts: Styled | str) -> None:
         """A line."""
-        self._out.write("".join(_plain(part) for part in parts).rstrip() + "\n")
+        self._out.write("".join(plain(part) for part in parts).rstrip() + "\n")
         self._out.flush()
 
     def table(self, columns: Sequence[str], rows: Sequence[Line]) -> None:
         """Columns as wide as what is in them."""
         names = [name.removeprefix(">").upper() for name in columns]
-        cells = [names, *([_plain(cell) for cell in row] for row in rows)]
+        cells = [names, *([plain(cell) for cell in row] for row in rows)]
         widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
         for row in cells:
             padded = [
@@ -94,45 +82,16 @@ class PlainScreen:
 
     def text(self, text: str) -> None:
         """Indented, so that it is told from what the inspector says."""
-        for line in _CONTROLS_IN_TEXT.sub("�", text).split("\n"):
+        for line in lines_of_text(text):
             self._out.write(f"    │ {line}".rstrip() + "\n")
         self._out.flush()
 
 
-class RichScreen:
-    """The same with colours, and columns that fit the terminal."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._console = Console(file=out, highlight=False, soft_wrap=False)
-
-    def line(self, *parts: Styled | str) -> None:
-        """A line, wrapped where the terminal ends."""
-        self._console.print(RichText.assemble(*map(_rich, parts)))
-
-    def table(self, columns: Sequence[str], rows: Sequence[Line]) -> None:
-        """A table without lines."""
-        table = RichTable(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in columns:
-            # Ids are to be copied, so they are never cut.
-            table.add_column(
-                name.removeprefix(">"),
-                justify="right" if name.startswith(">") else "left",
-                no_wrap=name != "what",
-                overflow="fold",
-            )
-        for row in rows:
-            table.add_row(*(RichText.assemble(_rich(cell)) for cell in row))
-        self._console.print(table)
-
-    def text(self, text: str) -> None:
-        """Indented."""
-        for line in _CONTROLS_IN_TEXT.sub("�", text).split("\n"):
-            self._console.print(RichText(f"    │ {line}"))
-
-
-def _plain(part: Styled | str) -> str:
+def plain(part: Styled | str) -> str:
+    """A piece of a line without its style, and without what would move a terminal's cursor."""
     return _CONTROLS.sub("�", part.text if isinstance(part, Styled) else part)
 
 
-def _rich(part: Styled | str) -> tuple[str, str]:
-    return _plain(part), _STYLES[part.style] if isinstance(part, Styled) else ""
+def lines_of_text(text: str) -> list[str]:
+    """The lines of what was said, without what would move a terminal's cursor."""
+    return _CONTROLS_IN_TEXT.sub("�", text).split("\n")

@@ -48,6 +48,7 @@ _SETTINGS: Final = (
         "DURABLE_",
         "EMBEDDED_",
         "FUNCTIONS_",
+        "INSPECT_",
     ),
     *("HEALTH_", "HOST", "LOG_LEVEL", "MAX_", "OPENAI_", "PORT", "REDIS_", "RUN_", "STREAM_", "TRUSTED_"),
 )
