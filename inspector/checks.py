@@ -72,8 +72,8 @@ class ConversationCheck:
         if seen.terminal is not None:
             self._after_terminal(seen, entry)
             return
-        self._attempt(seen, entry)
-        self._sequence(seen, entry)
+        if self._is_of_current_attempt(seen, entry):
+            self._sequence(seen, entry)
         self._form(entry)
         seen.first_id = seen.first_id or entry.entry_id
         seen.last_id = entry.entry_id
@@ -119,9 +119,8 @@ class ConversationCheck:
                 "have left by then and never see it.",
             )
 
-    def _attempt(self, seen: _Seen, entry: StreamChunk) -> None:
-        if entry.attempt == seen.attempt:
-            return
+    def _is_of_current_attempt(self, seen: _Seen, entry: StreamChunk) -> bool:
+        """Whether it may be there; a later attempt takes over."""
         if entry.attempt < seen.attempt:
             self._at(
                 entry,
@@ -129,14 +128,17 @@ class ConversationCheck:
                 f"Entry {entry.entry_id} is of attempt {entry.attempt} of run {entry.run}, but attempt "
                 f"{seen.attempt} had taken over: two producers wrote into one answer.",
             )
-        elif seen.entries and entry.type != RESET:
-            self._at(
-                entry,
-                "no_reset",
-                f"Attempt {entry.attempt} of run {entry.run} begins at {entry.entry_id} without a reset: "
-                "readers show its text after that of the attempt before.",
-            )
-        seen.attempt, seen.next = entry.attempt, None
+            return False
+        if entry.attempt > seen.attempt:
+            if seen.entries and entry.type != RESET:
+                self._at(
+                    entry,
+                    "no_reset",
+                    f"Attempt {entry.attempt} of run {entry.run} begins at {entry.entry_id} without a "
+                    "reset: readers show its text after that of the attempt before.",
+                )
+            seen.attempt, seen.next = entry.attempt, None
+        return True
 
     def _sequence(self, seen: _Seen, entry: StreamChunk) -> None:
         expected = seen.next or 0

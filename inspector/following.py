@@ -13,9 +13,12 @@ from redis.exceptions import RedisError
 
 from inspector.timeline import RunTimeline, Step, TimelineBuilder
 from inspector.trouble import explain
+from streaming.durable_answer import Restore
 from streaming.errors import StreamUnavailable
+from streaming.reading.liveness import ProducerCheck
 from streaming.reading.reader import StreamReader
 from streaming.store.conversations import RunRecord
+from streaming.store.run_states import RunState
 from streaming.store.run_store import RunStore
 from streaming.text_blocks import Part, chunks_of
 
@@ -23,8 +26,6 @@ from streaming.text_blocks import Part, chunks_of
 TELL_EVERY: Final = timedelta(seconds=1)
 #: How long a conversation that is not there yet is waited for.
 APPEAR_TIMEOUT: Final = timedelta(seconds=30)
-#: So long after its lease a run is given up: never. Who looks must not end what a scheduler may resume.
-_NEVER: Final = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,18 @@ def _flushed(builder: TimelineBuilder) -> Iterator[Told]:
         yield Told(timeline, step)
 
 
+class _OnlyLooks(ProducerCheck):
+    """Ends no run: one that seems dead may be resumed by a scheduler, which this program does not know."""
+
+    async def ended(self, state: RunState, restore: Restore | None = None) -> bool:
+        """Whether the run has ended."""
+        del restore
+        return state.status.is_terminal
+
+
 def reader_that_only_looks(redis: Redis, runs: RunStore) -> StreamReader:
-    """A reader that ends no run, whatever has become of its producer."""
-    return StreamReader(redis, runs, dead_after=_NEVER)
+    """A reader that changes nothing, whatever has become of a run's producer."""
+    return StreamReader(redis, runs, producers=_OnlyLooks(runs, timedelta(0)))
 
 
 async def _records(runs: RunStore, conversation_id: str, run: str | None) -> list[RunRecord]:

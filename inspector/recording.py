@@ -27,6 +27,9 @@ VERSION: Final = 1
 #: The longest line of a file that is read, in characters: an entry may hold a mebibyte of text.
 MAX_LINE: Final = 64 * 1_048_576
 
+#: What some programs take for the end of a line, as JSON may write it instead.
+_LINE_ENDS: Final = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+
 
 class DamagedRecording(StreamingError):
     """The file is no recording, or not all of one."""
@@ -121,8 +124,7 @@ async def record_from_file(path: Path) -> Recording:
         elif "run" in line and head is not None:
             records.append(RunRecord(head.conversation_id, line["run"], line["state"]))
         entries += "id" in line
-    if head is None:
-        raise DamagedRecording(f"{path} is empty: expected what export has written.")
+    assert head is not None  # noqa: S101 - a file without lines has been refused
     stored = StoredConversation(head.conversation_id, entries, head.keys, tuple(records), head.now)
     return Recording(stored, None, path)
 
@@ -181,7 +183,7 @@ def _head_of(path: Path, line: Mapping[str, Any]) -> StoredConversation:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a file, which has to have all of them."""
-    entries, is_whole = 0, False
+    number, entries, is_whole = 0, 0, False
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(iter(lambda: file.readline(MAX_LINE), ""), start=1):
@@ -192,6 +194,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise DamagedRecording(f"{path} can't be read: {reason}.") from None
+    if number == 0:
+        raise DamagedRecording(f"{path} is empty: expected what export has written.")
     if not is_whole:
         raise DamagedRecording(f"{path} is not all there: its last line is missing. Export it again.")
 
@@ -219,4 +223,5 @@ def _is_entry(line: Mapping[str, Any]) -> bool:
 
 
 def _line(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+    line = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return line.translate(_LINE_ENDS) + "\n"

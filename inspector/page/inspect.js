@@ -31,6 +31,10 @@ function duration(ms) {
   return minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
 }
 
+function age(ms) {
+  return ms < 60000 ? `${Math.round(ms / 1000)} s` : duration(ms);
+}
+
 function plural(count, name) {
   return `${count} ${count === 1 ? name : name.replace(/y$/, "ie") + "s"}`;
 }
@@ -59,9 +63,9 @@ function showList() {
     pick.setAttribute("aria-current", String(row.conversation_id === selected()));
     pick.append(element("b", "mono", row.conversation_id));
     const facts = element("span", "about");
-    facts.append(pill(row.is_stream ? row.status : "broken"), element("span", "", row.agent || "no agent"));
+    facts.append(pill(row.is_stream ? row.status : "broken"), element("span", "name", row.agent || "no agent"));
     if (row.producer === "gone") facts.append(element("span", "s-failed", "producer gone"));
-    facts.append(element("span", "end", row.age_ms === null ? "" : `${plural(row.entries, "entry")} · ${duration(row.age_ms)}`));
+    facts.append(element("span", "end", row.age_ms === null ? "" : `${plural(row.entries, "entry")} · ${age(row.age_ms)}`));
     pick.append(facts);
     pick.addEventListener("click", () => { location.hash = encodeURIComponent(row.conversation_id); });
     item.append(pick);
