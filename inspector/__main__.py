@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 from inspector.commands import Inspector, exit_status_of
 from inspector.options import InspectorSettings, parse_options
-from inspector.screen import make_pipe_safe, make_screen
+from inspector.screen import PlainScreen, Screen, make_pipe_safe
 from streaming.errors import StreamingError
 
 INTERRUPTED: Final = 130
@@ -33,6 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NOBODY_READS
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def make_screen(out: TextIO) -> Screen:
+    """The screen for a stream: with Rich where somebody looks."""
+    if out.isatty():
+        # A service's own environment may lack it.
+        with contextlib.suppress(ImportError):
+            from inspector.rich_screen import RichScreen  # noqa: PLC0415
+
+            return RichScreen(out)
+    return PlainScreen(out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from inspector.causes import causes
 from inspector.checks import Finding
-from inspector.connection import Connection, connected, opened
+from inspector.connection import OpenedRedis, connected, opened
 from inspector.examination import examine
 from inspector.following import Told, follow, reader_that_only_looks
 from inspector.options import InspectorSettings, Options
@@ -98,7 +98,7 @@ class Inspector:
         self._screen.line(Styled(f"{plural(len(shown), 'conversation')}{more}", "dim"))
         return ALL_IS_WELL
 
-    async def _find(self, connection: Connection) -> Found:
+    async def _find(self, connection: OpenedRedis) -> Found:
         found = await connection.conversations.find(most_keys=self._options.most_keys)
         if not found.is_whole:
             self._warn(

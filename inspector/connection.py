@@ -20,7 +20,7 @@ from streaming.store.run_store import RunStore
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class OpenedRedis:
     """A Redis, for the running event loop."""
 
     url: str
@@ -39,7 +39,7 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(settings: InspectorSettings) -> AsyncIterator[Connection]:
+async def connected(settings: InspectorSettings) -> AsyncIterator[OpenedRedis]:
     """The Redis of the settings, or of the service that runs in this folder.
 
     Raises:
@@ -52,7 +52,7 @@ async def connected(settings: InspectorSettings) -> AsyncIterator[Connection]:
             f"{settings.data_dir.resolve()}: set it, start the service (make run), or set DATA_DIR."
         )
     async with connect(url) as redis:
-        yield Connection(url, redis, RunStore(redis, settings.stream_ttl), settings.stream_ttl)
+        yield OpenedRedis(url, redis, RunStore(redis, settings.stream_ttl), settings.stream_ttl)
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 from collections.abc import Sequence
@@ -38,17 +37,6 @@ class Screen(Protocol):
 
     def text(self, text: str) -> None:
         """What was said, in as many lines as it has."""
-
-
-def make_screen(out: TextIO) -> Screen:
-    """The screen for a stream."""
-    if out.isatty():
-        # Only for somebody who looks; and a service's own environment may lack it.
-        with contextlib.suppress(ImportError):
-            from inspector.rich_screen import RichScreen  # noqa: PLC0415
-
-            return RichScreen(out)
-    return PlainScreen(out)
 
 
 def make_pipe_safe(out: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""The rights in Redis that docs/inspect.md names are enough to look, and don't let their user change anything."""
+"""The rights in Redis that docs/inspect.md names are enough to look, and let their user change nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def signed_in(server: RedisServer, user: str = "inspector") -> dict[str, Any]:
 
 
 async def test_the_documented_rights_are_enough(server: RedisServer) -> None:
-    """list, show, follow, export and check need no other rights; replay is refused, and nothing is written."""
+    """list, show, follow, export and check need no other rights; replay is refused and writes nothing."""
     commands = (("list",), ("show", "c"), ("follow", "c"), ("export", "c"), ("check", "--all"))
     said = await asyncio.gather(*(inspect(None, *each, **signed_in(server)) for each in commands))
     assert [err for _, err in said if err] == []
