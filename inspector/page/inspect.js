@@ -3,6 +3,8 @@
 // Text from the stream only ever becomes text: textContent, never markup.
 
 const REFRESH_MS = 2000;
+// The service has other things to do: the longer it takes to answer, the less often it is asked.
+const REST_FACTOR = 10;
 const base = location.pathname.replace(/\/$/, "");
 // The page was opened with a key, if the service wants one; what it asks for needs the same.
 const key = new URLSearchParams(location.search).get("code");
@@ -185,8 +187,10 @@ async function refresh() {
 
 async function keepFresh() {
   for (;;) {
+    const began = performance.now();
     if (!document.hidden) await refresh();
-    await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
+    const rest = Math.max(REFRESH_MS, REST_FACTOR * (performance.now() - began));
+    await new Promise((resolve) => setTimeout(resolve, rest));
   }
 }
 
