@@ -26,7 +26,7 @@ from streaming.settings import Settings
 
 #: Conversations that the page lists.
 LISTED: Final = 200
-#: Keys of each server that are looked at for them: some hundred milliseconds' work. The command looks at more.
+#: Keys of each server that are looked at for them: a tenth of a second's work. The command looks at more.
 MOST_KEYS: Final = 5_000
 #: Entries of a stream that the page looks at: some hundred milliseconds' work. The command looks at all.
 MOST_ENTRIES: Final = 20_000
