@@ -1,4 +1,4 @@
-"""What both composition roots put around the stream: callback telemetry and push."""
+"""What both composition roots put around the stream: callback telemetry, push, pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from bridges.audit_trail.audit_trail import create_audit_trail
 from bridges.audit_trail.settings import AuditTrailSettings, StoreKind
 from bridges.signalr.push import SignalRPush, create_push
 from bridges.signalr.settings import SignalRSettings
+from chat.routes import CHAT_ROUTES
 from hosting.callbacks import Callbacks
+from inspector.routes import inspect_routes
 from streaming.environment import Environment
 from streaming.errors import SettingsError
 from streaming.http.routes import ROUTES, Route
@@ -89,4 +91,5 @@ def create_bridges(
     told = Callbacks(stream, *push.observers)
     observed = Callbacks(stream, *push.observers, trail.callback)
     callbacks = {name: observed if settings.trail.observes(name) else told for name in names}
-    return Bridges(callbacks, (*ROUTES, *trail.routes, *push.routes), push)
+    pages = (*CHAT_ROUTES, *inspect_routes(service))
+    return Bridges(callbacks, (*ROUTES, *trail.routes, *push.routes, *pages), push)

@@ -243,7 +243,8 @@ class _RunStream:
             case "text_reasoning":
                 return [_event(REASONING, {"text": content.text})] if content.text else []
             case "function_result":
-                return [_event(TOOL_RESULT, {"call_id": content.call_id, "result": content.result})]
+                failed = {} if content.exception is None else {"failed": True}
+                return [_event(TOOL_RESULT, {"call_id": content.call_id, "result": content.result, **failed})]
             case "usage":
                 return [_event(USAGE, dict(content.usage_details or {}))]
             case "error":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from chat.routes import CHAT_ROUTES
 from composition import BridgeSettings, create_bridges
 from hosting.callbacks import Callbacks
 from streaming.http.routes import Route
@@ -15,7 +14,7 @@ def _nothing() -> Any:
     raise AssertionError("no route is answered here")
 
 
-_CORE: Final = create_bridges(
+ALL_ROUTES: Final[tuple[Route, ...]] = create_bridges(
     BridgeSettings(),
     Settings(),
     agents=["TravelPlanner", "CallbackAgent"],
@@ -24,4 +23,3 @@ _CORE: Final = create_bridges(
     connect=_nothing,
     reader=_nothing,
 ).routes
-ALL_ROUTES: Final[tuple[Route, ...]] = (*_CORE, *CHAT_ROUTES)

@@ -50,6 +50,7 @@ _SETTINGS: Final = (
         "DURABLE_",
         "EMBEDDED_",
         "FUNCTIONS_",
+        "INSPECT_",
     ),
     *(
         "HEALTH_",

@@ -32,17 +32,25 @@ HEARTBEAT: Final = timedelta(seconds=15)
 class StreamReader:
     """Reads streams on the running event loop."""
 
-    def __init__(self, redis: Redis, runs: RunStore, *, dead_after: timedelta = timedelta(0)) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        runs: RunStore,
+        *,
+        dead_after: timedelta = timedelta(0),
+        producers: ProducerCheck | None = None,
+    ) -> None:
         """Read from ``redis``.
 
         Args:
             redis: The loop's client.
             runs: The same Redis.
             dead_after: How long after its lease a run is given up. Longer where a scheduler may resume it.
+            producers: Looks whether runs have a producer, in another way.
         """
         self._redis = redis
         self._runs = runs
-        self.producers: Final = ProducerCheck(runs, dead_after)
+        self.producers: Final = producers or ProducerCheck(runs, dead_after)
         self._follower = StreamFollower(redis)
 
     @property

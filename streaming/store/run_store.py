@@ -16,7 +16,16 @@ from streaming.connections import is_cluster
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
-from streaming.store.run_states import Appended, Attempt, Forgotten, Renewal, RunState, Settlement
+from streaming.store.conversations import Conversations
+from streaming.store.run_states import (
+    Appended,
+    Attempt,
+    Forgotten,
+    Renewal,
+    RunState,
+    Settlement,
+    decode_state,
+)
 from streaming.store.scripts import Scripts
 from streaming.store.stored_entries import entry_at
 
@@ -54,6 +63,11 @@ class RunStore:
         self._ttl = _milliseconds(stream_ttl)
         # A cluster passes every message on to all of its nodes.
         self._carried = 0 if is_cluster(redis) else CARRIED_BYTES
+
+    @property
+    def conversations(self) -> Conversations:
+        """What is stored, for those who look at it."""
+        return Conversations(self._redis)
 
     async def register(self, conversation_id: str, run: str, agent: str, *, attempt: int = 0) -> RunState:
         """Make a run known before its agent is told of it. Registering it again changes nothing.
@@ -234,19 +248,7 @@ class RunStore:
         held = {_str(name): _str(value) for name, value in reply.items()}
         if "status" not in held:
             return None
-        return RunState(
-            conversation_id=conversation_id,
-            run=run,
-            agent=held["agent"],
-            status=RunStatus(held["status"]),
-            attempt=int(held["attempt"]),
-            entries=int(held["next"]),
-            start=held["start"],
-            terminal=held.get("terminal"),
-            created=int(held["created"]),
-            started=_optional_int(held.get("started")),
-            ended=_optional_int(held.get("ended")),
-        )
+        return decode_state(conversation_id, run, held)
 
     async def terminal(self, state: RunState) -> StreamChunk | None:
         """The run's terminal entry, if the run has ended and the entry is retained."""
@@ -293,10 +295,6 @@ def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:
 
 def _str(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
-
-
-def _optional_int(value: str | None) -> int | None:
-    return None if value is None else int(value)
 
 
 def _milliseconds(value: timedelta) -> int:
