@@ -232,6 +232,9 @@ class _RunStream:
                 continue
             entries += self._finished_calls()
             entries += self._entries_of(content)
+        if update.finish_reason is not None:
+            # The tools are called now, and may take long.
+            entries += self._finished_calls()
         return entries
 
     def _entries_of(self, content: Content) -> list[NewEntry]:
