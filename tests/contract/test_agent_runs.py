@@ -214,8 +214,8 @@ async def test_a_tool_call_is_shown_while_the_tool_runs(handler: RedisStreamResp
 
 async def stored(handler: RedisStreamResponseHandler, kind: str) -> bool:
     """Whether an entry of this type is in the stream."""
-    fields = [values for _, values in await handler._redis.xrange(handler.stream_key("c"))]
-    return any(values.get(b"type") == kind.encode() for values in fields)
+    entries: Any = await handler._redis.xrange(handler.stream_key("c"))
+    return any(values.get(b"type") == kind.encode() for _, values in entries)
 
 
 AWKWARD = ["a\r", "\nb", "\ud83d", "\ude42", "lone \ud800 half", "", "\n\nevent: done\ndata: x", "é" * 70_000]
