@@ -12,6 +12,7 @@ from streaming.http.limits import TimeLimit
 from streaming.reading.open_stream import OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.sse import encode_comment, encode_event, encode_retry
+from streaming.telemetry import NO_SPAN, Span
 from streaming.text_blocks import Part, chunks_of
 
 #: How long a browser waits before it reconnects, in milliseconds.
@@ -30,28 +31,59 @@ _PLAIN_NOTES: Final = {
 
 
 async def as_server_sent_events(
-    opened: OpenStream, *, all_events: bool, limit: TimeLimit | None = None
+    opened: OpenStream, *, all_events: bool, limit: TimeLimit | None = None, span: Span = NO_SPAN
 ) -> AsyncGenerator[bytes, None]:
-    """The read as server-sent events; heartbeats while it is silent."""
-    loop = asyncio.get_running_loop()
-    yield encode_retry(RECONNECT_MS)
-    sent_at = loop.time()
-    async with aclosing(opened) as batches:
-        async for batch in batches:
-            body = b"".join([_event(part, all_events) for part in batch])
-            now = loop.time()
-            # Typed entries that this client did not ask for are no sign of life to it.
-            if not body and (not batch or now - sent_at >= HEARTBEAT.total_seconds()):
-                body = encode_comment("heartbeat")
-            if body:
-                yield body
-                sent_at = now
-            if limit is not None and limit.is_reached(batch, now):
-                opened.cut_short = True
-                break
-    if opened.cut_short:
-        # The client is to come back: this is no end of the run, so it gets no done.
+    """The read as server-sent events; heartbeats while it is silent. ``span`` is ended with it."""
+    loop, note = asyncio.get_running_loop(), _Note(opened, span)
+    try:
         yield encode_retry(RECONNECT_MS)
+        sent_at = loop.time()
+        async with aclosing(opened) as batches:
+            async for batch in batches:
+                body = b"".join([_event(part, all_events) for part in batch])
+                now = loop.time()
+                # Typed entries that this client did not ask for are no sign of life to it.
+                if not body and (not batch or now - sent_at >= HEARTBEAT.total_seconds()):
+                    body = encode_comment("heartbeat")
+                if body:
+                    yield body
+                    sent_at = now
+                    if batch:
+                        note.sent()
+                if limit is not None and limit.is_reached(batch, now):
+                    opened.cut_short = True
+                    break
+        if opened.cut_short:
+            # The client is to come back: this is no end of the run, so it gets no done.
+            yield encode_retry(RECONNECT_MS)
+        note.outcome = _outcome(opened)
+    finally:
+        note.end()
+
+
+class _Note:
+    """What telemetry is told of one response."""
+
+    def __init__(self, opened: OpenStream, span: Span) -> None:
+        self._opened = opened
+        self._delivered = opened.telemetry.piece_delivered
+        self._span = span
+        self._pieces = 0
+        self.outcome = "left"
+
+    def sent(self) -> None:
+        """The server has taken a piece: the client's socket has room for it."""
+        self._pieces += 1
+        # What was stored before its reader came is as old as it is.
+        if self._opened.is_live:
+            self._delivered(self._opened.cursor.milliseconds)
+
+    def end(self) -> None:
+        self._span.end(self.outcome, {"pieces": self._pieces})
+
+
+def _outcome(opened: OpenStream) -> str:
+    return "cut_short" if opened.cut_short else "ended"
 
 
 def _event(part: Part, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
@@ -87,7 +119,7 @@ def _event_name(kind: str) -> str:
 
 
 async def as_plain_text(
-    opened: OpenStream, *, resumed: bool, limit: TimeLimit | None = None
+    opened: OpenStream, *, resumed: bool, limit: TimeLimit | None = None, span: Span = NO_SPAN
 ) -> AsyncGenerator[bytes, None]:
     """The bare text as it comes.
 
@@ -95,18 +127,24 @@ async def as_plain_text(
         opened: The read.
         resumed: Whether its client has a part of the answer already.
         limit: How long it may last.
+        span: Ended with it.
     """
-    loop = asyncio.get_running_loop()
+    loop, note = asyncio.get_running_loop(), _Note(opened, span)
     plain = _PlainText(has_part=resumed)
-    async with aclosing(opened) as batches:
-        async for batch in batches:
-            if text := "".join(plain.render(chunk) for chunk in chunks_of(batch)):
-                yield text.encode("utf-8", "replace")
-            if limit is not None and limit.is_reached(batch, loop.time()):
-                opened.cut_short = True
-                break
-    if opened.cut_short:
-        yield CUT_NOTE
+    try:
+        async with aclosing(opened) as batches:
+            async for batch in batches:
+                if text := "".join(plain.render(chunk) for chunk in chunks_of(batch)):
+                    yield text.encode("utf-8", "replace")
+                    note.sent()
+                if limit is not None and limit.is_reached(batch, loop.time()):
+                    opened.cut_short = True
+                    break
+        if opened.cut_short:
+            yield CUT_NOTE
+        note.outcome = _outcome(opened)
+    finally:
+        note.end()
 
 
 class _PlainText:

@@ -28,6 +28,8 @@ class RunState:
     created: int
     started: int | None
     ended: int | None
+    #: W3C ``traceparent`` of what follows the request that started it; empty where nothing is traced.
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class Attempt:
     owner: str = ""
     #: The time when this was asked for, Unix time in milliseconds by the clock of Redis.
     began: int = field(default=0, compare=False)
+    #: When the run was registered, by the same clock.
+    created: int = field(default=0, compare=False)
+    #: The run's ``RunState.trace``.
+    trace: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
