@@ -23,8 +23,8 @@ from streaming.errors import RunEnded, RunLost, SequenceGap, StreamUnavailable, 
 from streaming.identifiers import new_id
 from streaming.store.run_states import Forgotten
 from streaming.text_joiner import TextJoiner, storable
-from streaming.writing.leases import LeaseKeeper
 from streaming.writing.execution import ABANDONED, STREAM_LOST, SUPERSEDED, RunExecution
+from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason, current_run
 from streaming.writing.writer import PATIENCE, RunWriter
 

@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from agents import create_agents
+from bridges.telemetry.backends import create_telemetry
 from composition import BridgeSettings, create_bridges
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, connect_hub
@@ -80,6 +81,8 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
     hosted = create_agents(settings.model)
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
     async with AsyncExitStack() as stack:
+        backends = create_telemetry(bridge_settings.telemetry)
+        stack.push_async_callback(backends.aclose)
         embedded = None
         redis_url = settings.redis_url
         if redis_url is None:
@@ -100,13 +103,14 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
                 settings.stream_ttl,
                 dead_after=dead_after,
                 wait_replicas=settings.wait_replicas,
+                telemetry=backends.telemetry,
             )
         )
         handler = handlers.get()
         stack.push_async_callback(handler.aclose)
         if embedded is not None and not resumable:
             await _settle_left_over(handler)
-        leases = LeaseKeeper(connect_here, settings.stream_ttl)
+        leases = LeaseKeeper(connect_here, settings.stream_ttl, telemetry=backends.telemetry)
         stack.push_async_callback(asyncio.to_thread, leases.close)
         store = None if resumable else EntityStore(connect_here(), settings.conversation_ttl)
         connection = connect_hub(settings.scheduler, store)
@@ -119,6 +123,7 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
             redis=clients.get,
             connect=connect_here,
             reader=lambda: handlers.get().reader,
+            telemetry=backends,
         )
         stack.push_async_callback(bridges.aclose)
         hub = DurableAgents(connection, stream)
@@ -138,7 +143,7 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
             leases=leases,
         )
         note = f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis"
-        yield Service(create_app(endpoints, bridges.routes), handler, note)
+        yield Service(create_app(endpoints, (*bridges.routes, *backends.root_routes)), handler, note)
 
 
 async def _with_emulator(
@@ -274,7 +279,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
         bridge_settings = BridgeSettings.from_environment()
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(serve(settings, bridge_settings))
     except SettingsError as error:

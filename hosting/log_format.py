@@ -1,8 +1,8 @@
 """Logs: what the standalone host's look like, and what libraries may not write into either host's.
 
-A line says what happened, then facts as ``name=value``: ``run ended: conversation=… run=… outcome=completed``.
-As JSON each fact is a field of its own. A line that is written while a run is executed, by us, a tool or a
-library, has the run's ids.
+A line says what happened, then facts as ``name=value``: ``run ended: run=… outcome=completed``. As JSON each
+fact is a field of its own. A line that is written while a run is executed, by us, a tool or a library, has
+the run's ids.
 """
 
 from __future__ import annotations

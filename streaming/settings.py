@@ -105,6 +105,8 @@ class Settings:
     run_timeout: timedelta = RUN_TIMEOUT
     max_request_bytes: int = 1_048_576
     log_level: str = "INFO"
+    #: ``text`` for people, ``json`` for programs.
+    log_format: str = "text"
     access: AccessSettings = field(default_factory=AccessSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
 
@@ -132,6 +134,7 @@ class Settings:
             "run_timeout": env.read("RUN_TIMEOUT_MINUTES", minutes),
             "max_request_bytes": env.read("MAX_REQUEST_BYTES", positive_integer),
             "log_level": env.read("LOG_LEVEL", _log_level),
+            "log_format": env.read("LOG_FORMAT", _log_format),
             "access": AccessSettings.read(env),
             "limits": LimitSettings.read(env),
         }
@@ -224,6 +227,12 @@ def _port(value: str) -> int:
     if not (value.isascii() and value.isdigit() and 0 < int(value) <= _MAX_PORT):
         raise ValueError(f"got {value!r}, expected a port from 1 to 65535.")
     return int(value)
+
+
+def _log_format(value: str) -> str:
+    if value.lower() not in ("text", "json"):
+        raise ValueError(f"got {value!r}, expected text or json.")
+    return value.lower()
 
 
 def _log_level(value: str) -> str:
