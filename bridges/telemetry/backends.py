@@ -104,12 +104,11 @@ def _send_metrics(settings: TelemetrySettings, counts: Counts) -> Callable[[], o
 
     from bridges.telemetry.opentelemetry_metrics import SCOPE, WithHistograms, observe  # noqa: PLC0415
 
-    resource = _resource()
     readers = [
-        PeriodicExportingMetricReader(WithHistograms(exporter, counts.families, resource))
+        PeriodicExportingMetricReader(WithHistograms(exporter, counts.families))
         for exporter in metric_exporters(settings)
     ]
-    provider = MeterProvider(metric_readers=readers, resource=resource)
+    provider = MeterProvider(metric_readers=readers, resource=_resource())
     observe(provider.get_meter(SCOPE), counts.families)
     metrics.set_meter_provider(provider)
     return provider.shutdown

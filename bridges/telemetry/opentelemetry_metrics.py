@@ -7,7 +7,8 @@ own collector has gathered, on the way to the exporter.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -20,11 +21,8 @@ from opentelemetry.sdk.metrics.export import (
     MetricExporter,
     MetricExportResult,
     MetricsData,
-    ResourceMetrics,
     ScopeMetrics,
 )
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from bridges.telemetry.families import Family, Kind
 from bridges.telemetry.families import Histogram as Counted
@@ -61,10 +59,17 @@ def _name(family: Family) -> str:
     return f"{SCOPE}.{family.name}"
 
 
+def _with(gathered: ScopeMetrics, metrics: Sequence[Metric]) -> ScopeMetrics:
+    """What our own meter has gathered, and these: exporters take one group of a scope."""
+    if gathered.scope.name != SCOPE:
+        return gathered
+    return replace(gathered, metrics=[*gathered.metrics, *metrics])
+
+
 class WithHistograms(MetricExporter):
     """Adds the families' histograms to what is exported."""
 
-    def __init__(self, exporter: MetricExporter, families: _Families, resource: Resource) -> None:
+    def __init__(self, exporter: MetricExporter, families: _Families) -> None:
         # There is no public way to ask an exporter what it prefers; the SDK's own reader does the same.
         temporality, aggregation = exporter._preferred_temporality, exporter._preferred_aggregation  # noqa: SLF001
         super().__init__(temporality, aggregation)
@@ -72,7 +77,6 @@ class WithHistograms(MetricExporter):
         self._temporality = preferred
         self._exporter = exporter
         self._families = families
-        self._resource = resource
         #: Since when the numbers count, Unix time in nanoseconds.
         self._since = time.time_ns()
         self._before: dict[tuple[str, _Labels], tuple[list[int], float]] = {}
@@ -85,12 +89,12 @@ class WithHistograms(MetricExporter):
         metrics = [self._metric(family, now) for family in self._families() if family.kind is Kind.HISTOGRAM]
         if self._temporality is AggregationTemporality.DELTA:
             self._since = now
-        ours = ResourceMetrics(
-            resource=self._resource,
-            scope_metrics=[ScopeMetrics(InstrumentationScope(SCOPE), metrics, schema_url="")],
-            schema_url="",
+        both = MetricsData(
+            [
+                replace(each, scope_metrics=[_with(scope, metrics) for scope in each.scope_metrics])
+                for each in metrics_data.resource_metrics
+            ]
         )
-        both = MetricsData([*metrics_data.resource_metrics, ours])
         return self._exporter.export(both, timeout_millis, **kwargs)
 
     def _metric(self, family: Family, now: int) -> Metric:
