@@ -127,11 +127,8 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
         )
         stack.push_async_callback(bridges.aclose)
         hub = DurableAgents(connection, stream)
-        hub.host(
-            [each.agent for each in hosted],
-            run_timeout=settings.run_timeout,
-            callbacks=bridges.callbacks,
-        )
+        agents = [each.agent for each in hosted]
+        hub.host(agents, run_timeout=settings.run_timeout, callbacks=bridges.callbacks)
         stack.push_async_callback(hub.close)
         stack.push_async_callback(_stop_runs, leases, handler, resumable=resumable)
         endpoints = Endpoints(
