@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from tests.functions.conftest import Deploy
 from tests.functions.test_worker_lost import UNHURRIED, read_to_the_end, status_of
@@ -16,7 +16,8 @@ TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
 async def test_a_run_that_two_workers_executed(deploy: Deploy) -> None:
     """One trace has the request, both attempts, of which the first never ended, the agent and the reader."""
     with collector() as told:
-        async with deploy(DEMO_MODEL_WORDS_PER_SECOND=UNHURRIED, **told.settings) as app:
+        settings: dict[str, Any] = told.settings
+        async with deploy(DEMO_MODEL_WORDS_PER_SECOND=UNHURRIED, **settings) as app:
             headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
             body = {"message": "Plan a 1-day trip to Rome"}
             answer = await app.http.post("/api/agents/TravelPlanner/run", json=body, headers=headers)

@@ -1,4 +1,4 @@
-"""One trace follows a message through the real service, by the vendor's real exporter: docs/protocol.md, 5.11."""
+"""One trace follows a message through the real service, sent by the real exporter: docs/protocol.md, 5.11."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from tests.service import (
-    FAST,
     SLOW,
     TRIP,
     Service,
@@ -54,7 +53,7 @@ async def post(http: httpx.AsyncClient, traceparent: str, message: str = TRIP) -
 
 
 async def test_one_trace_follows_a_message(told: Collector, service: Service) -> None:
-    """The client's trace goes on over the request, the durable attempt, the model and tools, to the readers."""
+    """The client's trace goes on: request, durable attempt, the framework's model and tools, reader."""
     async with connect_http(service) as http:
         started = await post(http, CLIENT)
         run = started.json()
@@ -171,9 +170,7 @@ async def test_a_process_that_is_killed_in_mid_run(told: Collector, tmp_path: Pa
             begun = await told.span("attempt begun", run=run["correlation_id"])
     finally:
         first.stop(signal.SIGKILL)
-    with running_service(
-        tmp_path / "data", **{**told.settings, "DEMO_MODEL_WORDS_PER_SECOND": FAST}
-    ) as second:
+    with running_service(tmp_path / "data", **told.settings) as second:
         interrupted = await told.span("run interrupted")
         async with connect_http(second) as http:
             events = await read_events(http, run["conversation_id"])

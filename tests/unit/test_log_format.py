@@ -25,9 +25,8 @@ def as_json(message: str, *values: object) -> dict[str, Any]:
 
 def test_facts_become_fields() -> None:
     """Each ``name=value`` is a field, numbers as numbers; the event is what comes before them."""
-    line = as_json(
-        "run ended: conversation=%s run=%s chunks=%d seconds=%.1f outcome=%s", "1", "2", 3, 4.5, "ok"
-    )
+    form = "run ended: conversation=%s run=%s chunks=%d seconds=%.1f outcome=%s"
+    line = as_json(form, "1", "2", 3, 4.5, "ok")
     assert line.pop("time").endswith("Z")
     assert line == {
         "level": "INFO",
@@ -70,11 +69,8 @@ async def test_lines_in_a_run_have_its_ids() -> None:
 
 def test_an_exception_is_a_field() -> None:
     """A stack trace, which only DEBUG has, stays on the line."""
-    try:
-        raise ValueError("why")
-    except ValueError as error:
-        each = record("broke")
-        each.exc_info = (ValueError, error, error.__traceback__)
+    each = record("broke")
+    each.exc_info = (ValueError, ValueError("why"), None)
     line = json.loads(JsonFormatter().format(each))
     assert "ValueError: why" in line["exception"]
 

@@ -15,6 +15,7 @@ class Clock:
     now = 100.0
 
     def __call__(self) -> float:
+        """The time."""
         return self.now
 
 
@@ -36,10 +37,11 @@ def test_one_line_away_and_one_line_back(
     for _ in range(1_000):
         outage.failed("append", ConnectionError("secret"))
         clock.now += 0.01
-    assert outage.is_on
+    states = [outage.is_on]
     outage.ended()
     outage.ended()
-    assert not outage.is_on
+    states.append(outage.is_on)
+    assert states == [True, False]
     assert caplog.messages == [
         "redis away, retrying: at=append error=ConnectionError",
         "redis back: away_seconds=10.0 failures=1000",
