@@ -11,13 +11,17 @@ import json
 import logging
 import re
 from concurrent.futures import CancelledError
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from streaming.writing.run_control import current_run
 
 #: Libraries that tell of each of their steps at INFO.
-_CHATTY = ("agent_framework", "azure", "durabletask", "httpx", "openai", "opentelemetry", "uvicorn.error")
+_CHATTY = ("agent_framework", "azure", "durabletask", "httpx", "openai", "uvicorn.error")
+#: Libraries that send telemetry, and tell of each try that failed, some with the address.
+_SENDERS: Final = ("azure.monitor", "opentelemetry")
+#: While nobody takes telemetry, it is said so often.
+REMINDER: Final = timedelta(minutes=5)
 
 #: Where the path is among the values of a line of uvicorn's access log.
 _PATH: Final = 2
@@ -47,9 +51,29 @@ def configure_logging(level: str, log_format: str = TEXT) -> None:
     handler.setFormatter(JsonFormatter() if log_format == JSON else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     if level != "DEBUG":
+        handler.addFilter(_Reminder())
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+        for name in _SENDERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("durabletask").addFilter(_is_news)
+
+
+class _Reminder(logging.Filter):
+    """Lets a line of those who send telemetry through now and then: they write one for each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if not record.name.startswith(_SENDERS):
+            return True
+        if record.created - self._told_at.get(record.name, 0) < REMINDER.total_seconds():
+            return False
+        self._told_at[record.name] = record.created
+        return True
 
 
 class TextFormatter(logging.Formatter):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -41,9 +43,13 @@ class TelemetryBackends:
 
     async def aclose(self) -> None:
         """Send what is left, as far as it can be sent soon."""
-        sending = [asyncio.to_thread(stop) for stop in self._stops]
-        done = asyncio.gather(*sending, return_exceptions=True)
-        await asyncio.wait({done}, timeout=FLUSH_TIMEOUT.total_seconds())
+        # Where nobody takes it the packages try for longer; a daemon does not keep the process.
+        sending = [threading.Thread(target=stop, daemon=True) for stop in self._stops]
+        for thread in sending:
+            thread.start()
+        give_up_at = time.monotonic() + FLUSH_TIMEOUT.total_seconds()
+        for thread in sending:
+            await asyncio.to_thread(thread.join, max(0.0, give_up_at - time.monotonic()))
 
 
 def create_telemetry(settings: TelemetrySettings, *, is_platforms: bool = False) -> TelemetryBackends:

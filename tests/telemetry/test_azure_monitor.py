@@ -66,6 +66,8 @@ async def test_a_run_reaches_azure_monitor(tmp_path: Path) -> None:
             # The exporter's own statistics go to its maker.
             "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
+            # Some of it is delivered live.
+            "DEMO_MODEL_WORDS_PER_SECOND": "300",
             "OTEL_METRIC_EXPORT_INTERVAL": "200",
         }
         with running_service(tmp_path / "data", **settings) as service:

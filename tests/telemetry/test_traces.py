@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -199,3 +200,39 @@ async def test_metrics_are_sent_too(told: Collector, service: Service) -> None:
     assert len(point.explicit_bounds) + 1 == len(point.bucket_counts)
     # Agent Framework's own come with them.
     assert "gen_ai.client.operation.duration" in told.metrics
+
+
+async def test_what_is_left_is_sent_at_the_end(told: Collector, tmp_path: Path) -> None:
+    """A service that is stopped sends what it has gathered, before its own intervals are over."""
+    told.spans.clear()
+    told.metrics.clear()
+    with running_service(tmp_path / "data", OTEL_EXPORTER_OTLP_ENDPOINT=told.url) as service:
+        async with connect_http(service) as http:
+            run = (await post(http, CLIENT, "Tell me a joke")).json()
+            await read_events(http, run["conversation_id"])
+        service.stop()
+    assert told.named("run TravelPlanner")
+    assert "agent_stream.terminals" in told.metrics
+
+
+async def test_a_collector_that_is_away(tmp_path: Path) -> None:
+    """Runs go on, the log says it once, and the service stops in its usual time."""
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1/secret-path",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+    with running_service(tmp_path / "data", **settings) as service:
+        async with connect_http(service) as http:
+            run = (await post(http, CLIENT, "Tell me a joke")).json()
+            assert (await read_events(http, run["conversation_id"]))[-1].event == "done"
+
+            async def is_said() -> bool:
+                return "Failed to export" in service.log
+
+            await eventually(is_said, "that spans can't be sent")
+        began = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - began < 8
+        assert len([line for line in service.log.splitlines() if "ERROR" in line]) <= 2
+        assert "secret-path" not in service.log
