@@ -15,6 +15,7 @@ import sys
 import time
 from datetime import timedelta
 
+from bridges.telemetry.counts import Counts
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.entries import NewEntry
@@ -47,7 +48,9 @@ async def write(writer: RunWriter, *, rate: float, delay: float, seconds: float)
 async def main() -> None:
     """Write as the command line says."""
     url, prefix, streams, rate, seconds = sys.argv[1:]
-    async with RedisStreamResponseHandler(connect(url), timedelta(minutes=10)) as handler:
+    ttl = timedelta(minutes=10)
+    # Counted, as the service does it.
+    async with RedisStreamResponseHandler(connect(url), ttl, telemetry=Counts()) as handler:
         writers = await begin(handler, prefix, int(streams))
         gc.collect()
         gc.freeze()
