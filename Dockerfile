@@ -6,11 +6,12 @@ FROM python:3.13-slim
 ENV PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \
     PORT=7071 \
-    DATA_DIR=/data
+    DATA_DIR=/data \
+    LOG_FORMAT=json
 
 WORKDIR /app
-COPY requirements.txt .
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
+COPY requirements.txt requirements-telemetry.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements-telemetry.txt \
     && useradd --system --uid 10001 --no-create-home service \
     && install --directory --owner=service --mode=0700 /data
 COPY . .

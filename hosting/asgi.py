@@ -25,6 +25,7 @@ from hosting.starlette_requests import read_request
 from streaming.cancellation import cancel_and_wait
 from streaming.errors import RequestTimedOut, RequestTooLarge
 from streaming.http.access import KEY_HEADER, TOKEN_HEADER
+from streaming.http.answering import TRACE_HEADER
 from streaming.http.endpoints import Endpoints
 from streaming.http.messages import HttpResponse, error_response, json_response
 from streaming.http.routes import ROUTES, Route
@@ -50,11 +51,14 @@ _CORS_REQUEST_HEADERS: Final = (
     # Of who is connected to the SignalR service, and of its vendor's client when it negotiates.
     "x-user-token",
     "x-requested-with",
+    TRACE_HEADER,
+    "tracestate",
     "x-signalr-user-agent",
 )
 #: What a page may read of an answer.
 _CORS_RESPONSE_HEADERS: Final = (
     "retry-after",
+    TRACE_HEADER,
     "www-authenticate",
     "x-conversation-id",
     "x-ms-session-id",

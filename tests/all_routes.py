@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from bridges.telemetry.backends import create_telemetry
+from bridges.telemetry.settings import TelemetrySettings
 from composition import BridgeSettings, create_bridges
 from hosting.callbacks import Callbacks
 from streaming.http.routes import Route
@@ -22,4 +24,5 @@ ALL_ROUTES: Final[tuple[Route, ...]] = create_bridges(
     redis=_nothing,
     connect=_nothing,
     reader=_nothing,
+    telemetry=create_telemetry(TelemetrySettings()),
 ).routes

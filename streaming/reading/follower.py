@@ -32,6 +32,7 @@ from streaming.connections import is_cluster, subscription
 from streaming.identifiers import Keys
 from streaming.reading.live_stream import LiveStream
 from streaming.store.stored_entries import PAGE, decode_page, newest_entry
+from streaming.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ def _closed_underneath() -> Iterator[None]:
 class StreamFollower:
     """Follows streams for the readers of the running event loop, over two connections."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, telemetry: Telemetry) -> None:
         self._redis = redis
+        self._telemetry = telemetry
         self._is_cluster = is_cluster(redis)
         #: Whether one command may take keys of several slots.
         self._takes_many_slots = not self._is_cluster
@@ -185,9 +187,10 @@ class StreamFollower:
             try:
                 # Connects, subscribes again after trouble, and says that all is well now and then.
                 self._take_heard(await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds()))
+                self._telemetry.redis_answered()
                 await self._hear_more()
             except Exception as error:  # noqa: BLE001 - readers hear of nothing without this task
-                _log.warning("stream subscription broke, reconnecting: error=%s", type(error).__name__)
+                self._telemetry.redis_failed("subscription", error)
                 await asyncio.sleep(RETRY_PAUSE.total_seconds())
 
     async def _hear_more(self) -> None:
@@ -238,8 +241,9 @@ class StreamFollower:
                 self._woken.difference_update(channels)
                 try:
                     await self._read([self._streams[name] for name in channels if name in self._streams])
+                    self._telemetry.redis_answered()
                 except Exception as error:  # noqa: BLE001 - readers are given nothing without this task
-                    _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
+                    self._telemetry.redis_failed("read", error)
                     self._woken.update(channels)
                     await asyncio.sleep(RETRY_PAUSE.total_seconds())
 
@@ -262,7 +266,7 @@ class StreamFollower:
         try:
             reply: Any = await self._redis.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
         except (RedisError, OSError) as error:
-            _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
+            self._telemetry.redis_failed("read", error)
             loop = asyncio.get_running_loop()
             loop.call_later(RETRY_PAUSE.total_seconds(), self._mark_woken, stream.keys.channel)
         else:
@@ -316,9 +320,10 @@ class StreamFollower:
             self._takes_many_slots = False
             return
         except (RedisError, OSError) as error:
-            _log.warning("blocking stream read failed, retrying: error=%s", type(error).__name__)
+            self._telemetry.redis_failed("blocking_read", error)
             await asyncio.sleep(RETRY_PAUSE.total_seconds())
             return
+        self._telemetry.redis_answered()
         by_key = {stream.keys.stream: stream for stream in streams}
         for key, entries in reply.items() if isinstance(reply, dict) else reply or []:
             self._take(by_key[key if isinstance(key, str) else bytes(key).decode()], list(entries))

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
 from streaming.errors import ConversationNotFound, RunNotFound
-from streaming.identifiers import Keys, keys_of
+from streaming.identifiers import FIRST, Keys, keys_of
 from streaming.reading.follower import StreamFollower
 from streaming.reading.liveness import ProducerCheck
 from streaming.reading.open_stream import OpenStream, ReadOptions
@@ -51,7 +51,7 @@ class StreamReader:
         self._redis = redis
         self._runs = runs
         self.producers: Final = producers or ProducerCheck(runs, dead_after)
-        self._follower = StreamFollower(redis)
+        self._follower = StreamFollower(redis, runs.telemetry)
 
     @property
     def closed(self) -> bool:
@@ -105,7 +105,9 @@ class StreamReader:
                     await self._wait_until_there(conversation_id, run, appear_timeout, restore)
                 span = await finder.find(wanted, run)
         except RedisError as error:
+            self._runs.telemetry.redis_failed("open", error)
             raise describe(error) from error
+        self._runs.telemetry.redis_answered()
         if follow and run is None:
             # Whoever follows a conversation wants all of it.
             span = replace(span, run=None)
@@ -116,7 +118,12 @@ class StreamReader:
             conversation_id,
             span=span,
             producers=self.producers,
-            options=ReadOptions(follow=follow, heartbeat=heartbeat, restore=restore),
+            options=ReadOptions(
+                follow=follow,
+                heartbeat=heartbeat,
+                restore=restore,
+                resumed=wanted.after not in (None, FIRST),
+            ),
         )
 
     async def _wait_until_there(

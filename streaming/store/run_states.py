@@ -29,6 +29,8 @@ class RunState:
     created: int
     started: int | None
     ended: int | None
+    #: W3C ``traceparent`` of what follows the request that started it; empty where nothing is traced.
+    trace: str = ""
 
 
 def decode_state(conversation_id: str, run: str, held: Mapping[str, str]) -> RunState:
@@ -50,6 +52,7 @@ def decode_state(conversation_id: str, run: str, held: Mapping[str, str]) -> Run
         created=int(held["created"]),
         started=_optional_int(held.get("started")),
         ended=_optional_int(held.get("ended")),
+        trace=held.get("trace", ""),
     )
 
 
@@ -70,6 +73,10 @@ class Attempt:
     owner: str = ""
     #: The time when this was asked for, Unix time in milliseconds by the clock of Redis.
     began: int = field(default=0, compare=False)
+    #: When the run was registered, by the same clock.
+    created: int = field(default=0, compare=False)
+    #: The run's ``RunState.trace``.
+    trace: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

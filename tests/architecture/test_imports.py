@@ -82,7 +82,12 @@ ROOMS: Final = {
 }
 
 #: Packages that one package of ours alone may import, and the tests: nothing else needs what is optional.
-OPTIONAL: Final = {"azure.ai": "bridges.azure_ai_agents"}
+OPTIONAL: Final = {
+    "azure.ai": "bridges.azure_ai_agents",
+    "azure.monitor": "bridges.telemetry",
+    "opentelemetry": "bridges.telemetry",
+    "prometheus_client": "bridges.telemetry",
+}
 
 #: The floors of ``streaming``, from the ground up: a package imports what lies below it.
 FLOORS: Final = (
