@@ -81,7 +81,7 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
     hosted = create_agents(settings.model)
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
     async with AsyncExitStack() as stack:
-        backends = create_telemetry(bridge_settings.telemetry)
+        backends = create_telemetry(bridge_settings.telemetry, waits_by_default)
         stack.push_async_callback(backends.aclose)
         embedded = None
         redis_url = settings.redis_url
