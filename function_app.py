@@ -47,7 +47,10 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
     def connect_here() -> Redis:
         return connect(redis_url)
 
-    backends = create_telemetry(bridge_settings.telemetry, is_platforms=True)
+    hosted = create_agents(settings.model)
+    waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
+    backends = create_telemetry(bridge_settings.telemetry, waits_by_default, is_platforms=True)
+
     # The worker serves requests on one event loop, and the agents run on another.
     clients = LoopLocal(connect_here)
     handlers = LoopLocal(
@@ -59,9 +62,6 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
             telemetry=backends.telemetry,
         )
     )
-    hosted = create_agents(settings.model)
-    waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
-
     leases = LeaseKeeper(connect_here, settings.stream_ttl, telemetry=backends.telemetry)
     stream = RedisStreamCallback(handlers.get, leases)
     bridges = create_bridges(

@@ -177,7 +177,8 @@ async def run_worker(
 def _parts(
     settings: Settings, bridge_settings: BridgeSettings, redis_url: str, stack: AsyncExitStack
 ) -> _Parts:
-    backends = create_telemetry(bridge_settings.telemetry)
+    hosted = create_agents(settings.model)
+    backends = create_telemetry(bridge_settings.telemetry, [each.agent.name or "" for each in hosted])
     stack.push_async_callback(backends.aclose)
     dead_after = RESUME_GRACE if settings.scheduler is not None else timedelta(0)
 
@@ -197,7 +198,6 @@ def _parts(
     stack.push_async_callback(handlers.get().aclose)
     leases = LeaseKeeper(connect_here, settings.stream_ttl, telemetry=backends.telemetry)
     stack.push_async_callback(asyncio.to_thread, leases.close)
-    hosted = create_agents(settings.model)
     return _Parts(settings, hosted, connect_here, clients, handlers, leases, backends)
 
 

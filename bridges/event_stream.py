@@ -20,6 +20,7 @@ from streaming.entries import RESET, NewEntry, RunStatus, StreamChunk
 from streaming.errors import RunLost, SequenceGap, StreamingError, StreamUnavailable, WriterRefused
 from streaming.identifiers import check_conversation_id, check_run_id, new_id
 from streaming.store.run_states import Forgotten
+from streaming.telemetry import TerminalWritten
 from streaming.text_joiner import TextJoiner, storable
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason
@@ -230,6 +231,8 @@ class RunRecording:
             await writer.flush()
             self.status = entry.status
             self._release()
+            ended = TerminalWritten(self._agent, entry.status.value, entry.code or "")
+            self._handler.runs.telemetry.terminal_written(ended)
             _log.info("recording ended: %s status=%s entries=%d", self, entry.status.value, len(self._put))
 
 

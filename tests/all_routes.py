@@ -24,5 +24,5 @@ ALL_ROUTES: Final[tuple[Route, ...]] = create_bridges(
     redis=_nothing,
     connect=_nothing,
     reader=_nothing,
-    telemetry=create_telemetry(TelemetrySettings()),
+    telemetry=create_telemetry(TelemetrySettings(), []),
 ).routes

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -52,11 +52,14 @@ class TelemetryBackends:
             await asyncio.to_thread(thread.join, max(0.0, give_up_at - time.monotonic()))
 
 
-def create_telemetry(settings: TelemetrySettings, *, is_platforms: bool = False) -> TelemetryBackends:
+def create_telemetry(
+    settings: TelemetrySettings, agents: Iterable[str], *, is_platforms: bool = False
+) -> TelemetryBackends:
     """Count always, trace and send where settings ask for it.
 
     Args:
         settings: Where to send.
+        agents: The hosted agents' names.
         is_platforms: Whether the platform sets what names Azure Monitor, for its own sake: then it asks for
             no package that is not installed.
 
@@ -66,7 +69,7 @@ def create_telemetry(settings: TelemetrySettings, *, is_platforms: bool = False)
     if is_platforms and settings.azure_monitor is not None:
         settings = _without_missing(settings)
     stops: list[Callable[[], object]] = []
-    counts = Counts(_traces(settings, stops))
+    counts = Counts(_traces(settings, stops), agents)
     if settings.sends_metrics:
         stops.append(_send_metrics(settings, counts))
     prometheus = PrometheusMetrics(counts.families)

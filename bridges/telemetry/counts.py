@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterable
 from time import time
 from typing import Final
 
@@ -40,10 +41,22 @@ _Labels = tuple[str, ...]
 class Counts(Telemetry):
     """Counts for one process."""
 
-    def __init__(self, traces: Traces | None = None) -> None:
+    def __init__(self, traces: Traces | None = None, agents: Iterable[str] = ()) -> None:
+        """Count, and trace with ``traces``.
+
+        Args:
+            traces: ``None``: not at all.
+            agents: Names of those that are hosted: what may happen to them is there from the start, as 0. Of
+                a number that begins at 1 no alert could say that it has grown.
+        """
         super().__init__(traces)
         self._lock = threading.Lock()
         self._counted: defaultdict[str, dict[_Labels, int]] = defaultdict(dict)
+        for name, values in _FROM_THE_START.items():
+            self._counted[name] = dict.fromkeys(values, 0)
+        for agent in agents:
+            for name, values in _OF_AN_AGENT.items():
+                self._counted[name] |= {(agent, *rest): 0 for rest in values}
         self._run_seconds: dict[_Labels, Histogram] = {}
         self._wait_seconds = Histogram(WAIT_BOUNDS)
         self._buffered = 0
@@ -198,6 +211,34 @@ def _numbers(counted: dict[_Labels, int] | None, labels: _Labels) -> dict[_Label
     # What has no labels is there from the start, as 0: a rate of it can be asked for.
     return {(): 0, **(counted or {})} if not labels else counted or {}
 
+
+#: Values of labels that are there from the start.
+_FROM_THE_START: Final[dict[str, tuple[_Labels, ...]]] = {
+    "writers_refused": (("attempt_fenced",), ("run_ended",), ("run_lost",), ("sequence_gap",)),
+    "lease_troubles": (("failed",), ("forgotten",), ("never_begun",)),
+    "readers_opened": (("new",), ("resumed",)),
+    "readers_closed": (("ended",), ("cut_short",)),
+    "gaps": (("cursor_gone",), ("hole",)),
+    "resets": (("cursor_gone",), ("run_forgotten",), ("stored",)),
+}
+#: The same, after each agent's name.
+_OF_AN_AGENT: Final[dict[str, tuple[_Labels, ...]]] = {
+    "runs_accepted": ((),),
+    "attempts": (("first",), ("again",)),
+    "attempts_active": ((),),
+    "attempts_ended": tuple(
+        (outcome,)
+        for outcome in ("completed", "failed", "cancelled", "superseded", "abandoned", "stream_lost")
+    ),
+    "terminals": (
+        ("completed", ""),
+        ("cancelled", ""),
+        ("failed", "agent_failed"),
+        ("failed", "run_timeout"),
+        ("failed", "not_started"),
+        ("interrupted", "interrupted"),
+    ),
+}
 
 #: Name, kind, labels, meaning: all metrics there are.
 _CATALOGUE: Final[tuple[tuple[str, Kind, _Labels, str], ...]] = (

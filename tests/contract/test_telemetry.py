@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from streaming.identifiers import keys_of
 from streaming.reading.liveness import interrupted
 from streaming.store.run_states import Settlement
 from streaming.telemetry import AttemptBegan, AttemptEnded, Telemetry, TerminalWritten
+from streaming.writing.leases import LeaseKeeper
 from streaming.writing.restorer import StreamRestorer
 from tests.contract.conftest import TTL
 from tests.contract.reading import begin, read_all, text
@@ -160,6 +162,26 @@ async def test_a_second_attempt_and_its_reset(
     [began] = recorder.of("attempt_began")
     assert (began.attempt, began.waited, began.traceparent) == (2, None, "00-t-s-01")
     assert recorder.of("reset_told") == ["stored"]
+
+
+async def test_a_trace_outlives_what_redis_forgets(
+    handler: RedisStreamResponseHandler,
+    recorder: Recorder,
+    new_client: Callable[[], Redis],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who makes a run known again writes its trace too, and tells of it."""
+    monkeypatch.setattr("streaming.writing.leases.RENEW_INTERVAL", timedelta(milliseconds=20))
+    leases = LeaseKeeper(new_client, TTL, telemetry=recorder)
+    leases.keep("c", "r", agent="Scripted", trace="00-t-s-01")
+    try:
+        async with asyncio.timeout(10):
+            while (state := await handler.runs.state("c", "r")) is None:  # noqa: ASYNC110 - another thread's doing
+                await asyncio.sleep(0.01)
+    finally:
+        await asyncio.to_thread(leases.close)
+    assert state.trace == "00-t-s-01"
+    assert "forgotten" in recorder.of("lease_troubled")
 
 
 async def test_a_stream_that_is_rebuilt(handler: RedisStreamResponseHandler, recorder: Recorder) -> None:

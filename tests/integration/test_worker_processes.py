@@ -120,6 +120,8 @@ async def test_one_that_is_killed_is_started_again(service: Service) -> None:
         before = workers(service)
         for pid in before:
             os.kill(pid, signal.SIGKILL)
+        # Its connections are all new.
+        http = await stack.enter_async_context(connect_http(service))
         texts = []
         for stream, events in streams:
             # Cut in the middle, one way or another, if its process was killed.

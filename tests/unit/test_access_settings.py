@@ -110,6 +110,7 @@ def test_the_documented_defaults_are_the_defaults() -> None:
     minute = timedelta(minutes=1)
     assert table == {
         "STREAM_TOKEN_TTL_MINUTES": str(access.token_ttl // minute),
+        "METRICS_ANONYMOUS": str(access.metrics_anonymous).lower(),
         "MAX_STREAMS": str(limits.max_streams),
         "MAX_RUNS": str(limits.max_runs),
         "STREAM_MAX_MINUTES": str(limits.stream_max // minute),

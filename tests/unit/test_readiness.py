@@ -11,6 +11,7 @@ import pytest
 from streaming.http.endpoints import Endpoints
 from streaming.http.messages import HttpRequest
 from streaming.settings import Settings
+from streaming.telemetry import Telemetry
 
 
 async def nothing() -> bool:
@@ -21,7 +22,7 @@ async def nothing() -> bool:
 async def test_a_service_that_stops_is_not_ready(*, stops: bool, expected: tuple[int, str]) -> None:
     """From when its readers are sent away, a gateway is to send others elsewhere."""
     parts: dict[str, Any] = {
-        "runs": SimpleNamespace(ping=nothing),
+        "runs": SimpleNamespace(ping=nothing, telemetry=Telemetry()),
         "reader": SimpleNamespace(closed=stops),
         "hub": SimpleNamespace(is_healthy=nothing),
         "leases": SimpleNamespace(),

@@ -73,6 +73,14 @@ def test_labels_are_bounded() -> None:
     assert len(family(counts, "run_seconds").histograms) == MOST_SERIES + 1
 
 
+def test_what_may_happen_is_there_from_the_start() -> None:
+    """An alert hears of the first time too: the number was 0 before."""
+    counts = Counts(agents=["TravelPlanner"])
+    assert family(counts, "terminals").numbers["TravelPlanner", "interrupted", "interrupted"] == 0
+    assert family(counts, "attempts_ended").numbers["TravelPlanner", "stream_lost"] == 0
+    assert family(counts, "gaps").numbers == {("cursor_gone",): 0, ("hole",): 0}
+
+
 def test_bounds_are_included() -> None:
     """A value that is a bound lies below it, as Prometheus and OpenTelemetry have it."""
     histogram = Histogram((1.0, 2.0))
@@ -191,7 +199,7 @@ def test_a_package_that_is_not_installed(
     with pytest.raises(SettingsError, match=f"{named}: .*pip install -r requirements-telemetry.txt"):
         span_exporters(settings)
     if settings.azure_monitor:
-        assert not create_telemetry(settings, is_platforms=True).telemetry.traces.is_on
+        assert not create_telemetry(settings, [], is_platforms=True).telemetry.traces.is_on
 
 
 def test_spans_lose_what_was_said() -> None:

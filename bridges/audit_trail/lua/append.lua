@@ -30,7 +30,10 @@ end
 
 if not held[1] then
   local time = redis.call('TIME')
-  redis.call('ZADD', order, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), run)
+  -- Runs that begin in the same millisecond stay in their order.
+  local newest = tonumber(redis.call('ZREVRANGE', order, 0, 0, 'WITHSCORES')[2] or '0')
+  local at = math.max(time[1] * 1000 + math.floor(time[2] / 1000), newest + 1)
+  redis.call('ZADD', order, string.format('%.0f', at), run)
 end
 -- The counter first: were it refused (ACL) after the events, a repeated batch would add them again.
 redis.call('HSET', runs, 'owner:' .. run, execution, 'next:' .. run, string.format('%.0f', first + count))
