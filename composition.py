@@ -47,6 +47,8 @@ class Bridges:
     callbacks: Mapping[str, AgentResponseCallbackProtocol]
     #: All that the host answers.
     routes: tuple[Route, ...]
+    #: Origins that a page has to reach for its pushes.
+    connect_to: tuple[str, ...]
     _push: SignalRPush
 
     async def aclose(self) -> None:
@@ -89,4 +91,10 @@ def create_bridges(
     told = Callbacks(stream, *push.observers)
     observed = Callbacks(stream, *push.observers, trail.callback)
     callbacks = {name: observed if settings.trail.observes(name) else told for name in names}
-    return Bridges(callbacks, (*ROUTES, *trail.routes, *push.routes), push)
+    address = settings.signalr.address
+    return Bridges(
+        callbacks=callbacks,
+        routes=(*ROUTES, *trail.routes, *push.routes),
+        connect_to=() if address is None else address.client_origins,
+        _push=push,
+    )

@@ -12,7 +12,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from agents import create_agents
-from chat.routes import CHAT_ROUTES
+from chat.routes import chat_routes
 from composition import BridgeSettings, create_bridges
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
@@ -91,7 +91,7 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
         access=settings.access,
-        routes=(*bridges.routes, *CHAT_ROUTES),
+        routes=(*bridges.routes, *chat_routes(bridges.connect_to)),
         callbacks=bridges.callbacks,
     )
 

@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 
 from agents import HostedAgent, create_agents
 from bridges.signalr.settings import CONNECTION_STRING
-from chat.routes import CHAT_ROUTES, ROOT_ROUTE
+from chat.routes import chat_routes
 from composition import Bridges, BridgeSettings, create_bridges
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, DurableAgentsClient, connect_client, connect_hub
@@ -108,7 +108,8 @@ class _Parts:
             hub=hub,
             leases=self.leases,
         )
-        return create_app(endpoints, (*bridges.routes, *CHAT_ROUTES, ROOT_ROUTE))
+        page = chat_routes(bridges.connect_to, at_root=True)
+        return create_app(endpoints, (*bridges.routes, *page))
 
 
 @asynccontextmanager

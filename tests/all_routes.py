@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from chat.routes import CHAT_ROUTES
+from chat.routes import chat_routes
 from composition import BridgeSettings, create_bridges
 from hosting.callbacks import Callbacks
 from streaming.http.routes import Route
@@ -24,4 +24,4 @@ _CORE: Final = create_bridges(
     connect=_nothing,
     reader=_nothing,
 ).routes
-ALL_ROUTES: Final[tuple[Route, ...]] = (*_CORE, *CHAT_ROUTES)
+ALL_ROUTES: Final[tuple[Route, ...]] = (*_CORE, *chat_routes())

@@ -1,4 +1,4 @@
-"""The chat page's files on every host: docs/protocol.md, 5.10."""
+"""The chat page's files on every host: docs/protocol.md, 5.11."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from chat.routes import CONTENT_SECURITY_POLICY
+from chat.routes import content_security_policy
 
 
 async def test_the_page_and_all_that_it_names_are_there(http: httpx.AsyncClient) -> None:
@@ -15,7 +15,7 @@ async def test_the_page_and_all_that_it_names_are_there(http: httpx.AsyncClient)
     page = await http.get("/api/index")
     assert page.status_code == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert page.headers["content-security-policy"] == content_security_policy()
     assert not re.search(r"<script(?! type=\"module\" src=)|<style|\son\w+=|style=", page.text)
     named = set(re.findall(r"/api/chat/[\w.-]+", page.text))
     for path in sorted(named):
