@@ -40,8 +40,8 @@ export class Hub {
       this.#change({ isConnected: false, isJoined: false });
       if (this.#ended.signal.aborted) return;
       if (isFinal(failure)) return this.#onPush("refused");
-      if (failure?.code === "push_unavailable") this.#onPush("unavailable");
-      await this.#pause();
+      if (this.#isAway(failure)) this.#onPush("unavailable");
+      await this.#pause(failure?.retryAfterMs ?? 0);
     }
   }
 
@@ -77,7 +77,8 @@ export class Hub {
     const timer = setTimeout(this.#drop, CONNECT_MS);
     try {
       const connected = connection.start().then(() => true);
-      if (!(await Promise.race([connected, dropped]))) return connected.catch(() => {});
+      connected.catch(() => {});
+      if (!(await Promise.race([connected, dropped]))) return undefined;
       this.#change({ isConnected: true });
       await this.#join();
       clearTimeout(timer);
@@ -122,8 +123,15 @@ export class Hub {
     this.onChange();
   }
 
-  async #pause() {
-    const ms = Math.min(PAUSE_MS * 2 ** (this.#failures - 1), LONGEST_PAUSE_MS) * (0.75 + Math.random() / 2);
+  /** Whether it is SignalR that is not there, and not by accident. Whether our own service is, the stream tells. */
+  #isAway(failure) {
+    if (failure === undefined || failure.code === "unreachable") return false;
+    return failure.code === "push_unavailable" || this.#failures > 1;
+  }
+
+  async #pause(askedMs) {
+    const doubled = PAUSE_MS * 2 ** Math.max(this.#failures - 1, 0);
+    const ms = askedMs + Math.min(doubled, LONGEST_PAUSE_MS) * (0.75 + Math.random() / 2);
     await new Promise((resolve) => {
       this.#drop = resolve;
       setTimeout(resolve, ms);
