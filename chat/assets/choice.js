@@ -5,8 +5,8 @@ import { isTransport } from "./transport.js";
 const DEFAULT = "sse";
 const PARAMETER = "transport";
 const NOTES = {
-  unavailable: "Push is not available now. Answers come by server-sent events.",
-  refused: "This conversation can’t be pushed, a new one can. It comes by server-sent events.",
+  unavailable: "Push is not available now: using server-sent events.",
+  refused: "This conversation can’t be pushed, a new one can: using server-sent events.",
 };
 
 export class TransportChoice {

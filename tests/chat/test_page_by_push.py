@@ -145,7 +145,8 @@ async def test_dropped_websockets(browser: Browser, tmp_path: Path) -> None:
 
 async def test_two_users_do_not_hear_each_other(browser: Browser, tmp_path: Path) -> None:
     """Each of two users is pushed their own conversation to the last word, and nothing of the other's."""
-    async with pushing(tmp_path) as parts, browsing(browser) as one, browsing(browser) as other:
+    brisk = {"DEMO_MODEL_WORDS_PER_SECOND": "300"}
+    async with pushing(tmp_path, **brisk) as parts, browsing(browser) as one, browsing(browser) as other:
         pages = [await one.new_page(), await other.new_page()]
         traffics = [await open_chat(page, parts.service.url) for page in pages]
         for page, city in zip(pages, ("Oslo", "Rome"), strict=True):
@@ -169,7 +170,7 @@ async def test_where_there_is_no_push(browser: Browser, tmp_path: Path) -> None:
             await say(page, TRIP)
             await has_state(page, "done")
             await assert_shows(page, (await durable_answer(http, page))["response"])
-            await page.locator("#push-note", has_text="Push is not available now.").wait_for()
+            await page.locator("#push-note", has_text="Push is not available now").wait_for()
             await page.locator("#transport").select_option("sse")
             await page.locator("#push-note").wait_for(state="hidden")
             assert "transport" not in page.url
@@ -294,7 +295,7 @@ async def test_a_signalr_service_that_forgets(browser: Browser, tmp_path: Path) 
         port = parts.emulator.port
         await parts.emulator.__aexit__(None, None, None)
         parts.cable.cut()
-        await page.locator("#push-note", has_text="Push is not available now.").wait_for()
+        await page.locator("#push-note", has_text="Push is not available now").wait_for()
         traffic.frames.clear()
         async with emulator(port=port):
             await page.locator("#push-note").wait_for(state="hidden")
