@@ -98,9 +98,7 @@ class _File:
         packed = gzip.compress(body, mtime=0)
         return cls(
             HttpResponse(200, {**headers, "etag": _etag(body, policy)}, body),
-            HttpResponse(
-                200, {**headers, "etag": _etag(packed, policy), "content-encoding": "gzip"}, packed
-            ),
+            HttpResponse(200, {**headers, "etag": _etag(packed, policy), "content-encoding": "gzip"}, packed),
         )
 
     def answer(self, request: HttpRequest) -> HttpResponse:

@@ -74,11 +74,12 @@ export class Hub {
       .build();
     for (const target of TARGETS) connection.on(target, (push) => this.#hear(target, push));
     const closed = new Promise((resolve) => connection.onclose(resolve));
-    const timer = setTimeout(this.#drop, CONNECT_MS);
+    const timer = setTimeout(() => this.#drop(new Error("Connecting took too long.")), CONNECT_MS);
     try {
       const connected = connection.start().then(() => true);
       connected.catch(() => {});
-      if (!(await Promise.race([connected, dropped]))) return undefined;
+      const first = await Promise.race([connected, dropped]);
+      if (first !== true) return first;
       this.#change({ isConnected: true });
       await this.#join();
       clearTimeout(timer);

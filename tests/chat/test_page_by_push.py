@@ -258,7 +258,9 @@ async def test_expired_tokens(browser: Browser, tmp_path: Path) -> None:
         claims = {"aud": "agent-signalr-user", "sub": "somebody", "iat": now - 90, "exp": now - 30}
         expired = jwt.encode(claims, SECRET, algorithm=ALGORITHM)
         await page.goto(f"{parts.service.url}/api/chat/icon.svg")
-        await page.evaluate("token => sessionStorage.setItem('agent-chat:user', JSON.stringify(token))", expired)
+        await page.evaluate(
+            "token => sessionStorage.setItem('agent-chat:user', JSON.stringify(token))", expired
+        )
         traffic = await open_chat(page, parts.service.url)
         await say(page, TRIP)
         await has_words(page, 20)
