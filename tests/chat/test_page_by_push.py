@@ -67,8 +67,8 @@ class Traffic:
     def __post_init__(self) -> None:
         self.page.on("websocket", self._hear)
         self.page.on("request", self._see)
-        self.page.on("requestfinished", lambda request: self.reads.discard(request))
-        self.page.on("requestfailed", lambda request: self.reads.discard(request))
+        self.page.on("requestfinished", self._forget)
+        self.page.on("requestfailed", self._forget)
 
     async def is_pushed(self) -> None:
         """Wait until the page is given its text by pushes alone."""
@@ -85,6 +85,9 @@ class Traffic:
     def _take(self, frame: Any) -> None:
         if '"agent' in str(frame):
             self.frames.append(str(frame))
+
+    def _forget(self, request: Request) -> None:
+        self.reads.discard(request)
 
     def _see(self, request: Request) -> None:
         if "/api/agent/stream/" in request.url:
@@ -123,22 +126,21 @@ async def test_an_answer_is_pushed(browser: Browser, tmp_path: Path) -> None:
         await assert_shows(page, (await durable_answer(parts.http, page))["response"], 1)
 
 
-async def test_dropped_websockets(browser: Browser, tmp_path: Path) -> None:
-    """Connections that are cut in mid-answer cost nothing of it; pushes go on over new ones."""
+async def test_a_dropped_websocket(browser: Browser, tmp_path: Path) -> None:
+    """A connection that is cut in mid-answer costs nothing of it; pushes go on over a new one."""
     async with pushing(tmp_path) as parts, browsing(browser) as tabs:
         page = await tabs.new_page()
         traffic = await open_chat(page, parts.service.url)
         await say(page, TRIP)
-        for words in (20, 200):
-            await has_words(page, words)
-            await traffic.is_pushed()
-            heard, sockets = len(traffic.frames), len(traffic.sockets)
-            assert parts.cable.cut() >= 1
+        await has_words(page, 20)
+        await traffic.is_pushed()
+        heard = len(traffic.frames)
+        assert parts.cable.cut() >= 1
 
-            async def is_pushed_again(heard: int = heard, sockets: int = sockets) -> bool:
-                return len(traffic.sockets) > sockets and len(traffic.frames) > heard
+        async def is_pushed_again() -> bool:
+            return len(traffic.sockets) > 1 and len(traffic.frames) > heard
 
-            await eventually(is_pushed_again, "pushes come over another connection")
+        await eventually(is_pushed_again, "pushes come over another connection")
         await has_state(page, "done")
         await assert_shows(page, (await durable_answer(parts.http, page))["response"])
 
@@ -162,8 +164,10 @@ async def test_two_users_do_not_hear_each_other(browser: Browser, tmp_path: Path
 
 async def test_where_there_is_no_push(browser: Browser, tmp_path: Path) -> None:
     """Without a push service the page says so, and reads by server-sent events; the choice can be undone."""
-    with running_service(tmp_path / "data", HOST="0.0.0.0") as service:
-        url = service.url.replace("0.0.0.0", "127.0.0.1")
+    # Where others reach it, there is no emulator.
+    everywhere = "0.0.0.0"  # noqa: S104 - that is what is tested
+    with running_service(tmp_path / "data", HOST=everywhere) as service:
+        url = service.url.replace(everywhere, "127.0.0.1")
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http, browsing(browser) as tabs:
             page = await tabs.new_page()
             await open_chat(page, url)
@@ -258,9 +262,7 @@ async def test_expired_tokens(browser: Browser, tmp_path: Path) -> None:
         claims = {"aud": "agent-signalr-user", "sub": "somebody", "iat": now - 90, "exp": now - 30}
         expired = jwt.encode(claims, SECRET, algorithm=ALGORITHM)
         await page.goto(f"{parts.service.url}/api/chat/icon.svg")
-        await page.evaluate(
-            "token => sessionStorage.setItem('agent-chat:user', JSON.stringify(token))", expired
-        )
+        await page.evaluate("token => sessionStorage.setItem('agent-chat:user', token)", f'"{expired}"')
         traffic = await open_chat(page, parts.service.url)
         await say(page, TRIP)
         await has_words(page, 20)
@@ -287,7 +289,7 @@ async def test_expired_tokens(browser: Browser, tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_a_signalr_service_that_forgets(browser: Browser, tmp_path: Path) -> None:
-    """A push service that starts anew has forgotten who had joined; the page joins again, and loses nothing."""
+    """A push service that starts anew has forgotten who had joined; the page joins again."""
     async with pushing(tmp_path, DEMO_MODEL_WORDS_PER_SECOND="20") as parts, browsing(browser) as tabs:
         page = await tabs.new_page()
         traffic = await open_chat(page, parts.service.url)
@@ -327,7 +329,7 @@ async def test_a_forgotten_member(browser: Browser, tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_killed_and_restarted_service(browser: Browser, tmp_path: Path) -> None:
-    """When the service dies in mid-answer, its emulator with it, the page says so, and is pushed what comes next."""
+    """When service and emulator die in mid-answer the page says so, and is pushed what comes next."""
     settings = {"SIGNALR_EMULATOR_PORT": str(free_port()), "PORT": str(free_port())}
     with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="20", **settings) as service:
         async with browsing(browser) as tabs:
