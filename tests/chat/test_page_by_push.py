@@ -288,6 +288,30 @@ async def test_expired_tokens(browser: Browser, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+async def test_a_key_stays_with_its_service(browser: Browser, tmp_path: Path) -> None:
+    """Where a key is asked for, the push is got with it; the SignalR service is never shown it."""
+    settings = {"API_KEYS": SECRET, "STREAM_TOKEN_SECRETS": SECRET, "HEALTH_ANONYMOUS": "false"}
+    async with pushing(tmp_path, **settings) as parts, browsing(browser) as tabs:
+        page = await tabs.new_page()
+        sent = list[Request]()
+        page.on("request", lambda request: sent.append(request))  # noqa: PLW0108 - Playwright marks it
+        traffic = await open_chat(page, parts.service.url)
+        await page.locator("#key-value").fill(SECRET)
+        await page.keyboard.press("Enter")
+        await page.locator("#key").wait_for(state="hidden")
+        await say(page, TRIP)
+        await has_words(page, 20)
+        await traffic.is_pushed()
+        await has_state(page, "done")
+        parts.http.headers["x-functions-key"] = SECRET
+        await assert_shows(page, (await durable_answer(parts.http, page))["response"])
+        to_signalr = [request for request in sent if request.url.startswith(parts.cable.url)]
+        assert to_signalr
+        for request in to_signalr:
+            assert SECRET not in request.url + str(await request.all_headers())
+
+
+@pytest.mark.long
 async def test_a_signalr_service_that_forgets(browser: Browser, tmp_path: Path) -> None:
     """A push service that starts anew has forgotten who had joined; the page joins again."""
     async with pushing(tmp_path, DEMO_MODEL_WORDS_PER_SECOND="20") as parts, browsing(browser) as tabs:
