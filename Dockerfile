@@ -6,11 +6,12 @@ FROM python:3.13-slim
 ENV PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \
     PORT=7071 \
-    DATA_DIR=/data
+    DATA_DIR=/data \
+    LOG_FORMAT=json
 
 WORKDIR /app
-COPY requirements.txt .
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
+COPY requirements.txt requirements-telemetry.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements-telemetry.txt \
     && useradd --system --uid 10001 --no-create-home service \
     && install --directory --owner=service --mode=0700 /data
 COPY . .
@@ -19,8 +20,7 @@ RUN python -m compileall -q .
 USER service
 VOLUME /data
 EXPOSE 7071
-# 401: health asks for a key (HEALTH_ANONYMOUS=false), so the service is there.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/api/health'); raise SystemExit(c.getresponse().status not in (200, 401))"]
+    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/api/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
 # Stops cleanly on SIGTERM: streams end with `retry:`, so clients come back.
 CMD ["python", "-m", "standalone"]

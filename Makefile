@@ -70,7 +70,9 @@ $(VENV)/.stamp-run: $(VENV)/.stamp-venv requirements.txt
 	@touch $@
 
 # The development requirements include those of the run.
-REQUIREMENTS = requirements.txt requirements-azure-ai-agents.txt requirements-clients.txt requirements-dev.txt
+REQUIREMENTS = requirements.txt requirements-azure-ai-agents.txt requirements-clients.txt requirements-inspector.txt \
+  requirements-telemetry.txt \
+  requirements-dev.txt
 $(VENV)/.stamp-dev: $(VENV)/.stamp-venv $(REQUIREMENTS) $(FUNCTIONS_RUNTIME)
 	@echo 'Installing what the tests and checks need (once, about half a minute) …'
 	@$(PIP_INSTALL) -r requirements-dev.txt || { $(EXPLAIN_PIP); exit 1; }

@@ -1,4 +1,4 @@
-"""What both composition roots put around the stream: callback telemetry and push."""
+"""What both composition roots put around the stream: callback telemetry, push, pages, metrics and traces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from bridges.audit_trail.audit_trail import create_audit_trail
 from bridges.audit_trail.settings import AuditTrailSettings, StoreKind
 from bridges.signalr.push import SignalRPush, create_push
 from bridges.signalr.settings import SignalRSettings
+from bridges.telemetry.backends import TelemetryBackends
+from bridges.telemetry.settings import TelemetrySettings
+from chat.routes import chat_routes
 from hosting.callbacks import Callbacks
+from inspector.routes import inspect_routes
 from streaming.environment import Environment
 from streaming.errors import SettingsError
 from streaming.http.routes import ROUTES, Route
@@ -27,6 +31,7 @@ class BridgeSettings:
 
     trail: AuditTrailSettings = field(default_factory=AuditTrailSettings)
     signalr: SignalRSettings = field(default_factory=SignalRSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> BridgeSettings:
@@ -36,7 +41,7 @@ class BridgeSettings:
             SettingsError: a value can't be used; its message names the setting, the value and the remedy.
         """
         env = Environment(os.environ if environment is None else environment)
-        return cls(AuditTrailSettings.read(env), SignalRSettings.read(env))
+        return cls(AuditTrailSettings.read(env), SignalRSettings.read(env), TelemetrySettings.read(env))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ def create_bridges(
     redis: Callable[[], Redis],
     connect: Callable[[], Redis],
     reader: Callable[[], StreamReader],
+    telemetry: TelemetryBackends,
 ) -> Bridges:
     """Put them together. Nothing is connected before its first use.
 
@@ -76,6 +82,7 @@ def create_bridges(
         redis: The running loop's client.
         connect: Makes another client for the running loop.
         reader: The running loop's reader of streams.
+        telemetry: Made before the stream was, which tells it what happens.
 
     Raises:
         SettingsError: settings do not fit together, or an agent that is to be observed is not there.
@@ -92,9 +99,7 @@ def create_bridges(
     observed = Callbacks(stream, *push.observers, trail.callback)
     callbacks = {name: observed if settings.trail.observes(name) else told for name in names}
     address = settings.signalr.address
-    return Bridges(
-        callbacks=callbacks,
-        routes=(*ROUTES, *trail.routes, *push.routes),
-        connect_to=() if address is None else address.client_origins,
-        _push=push,
-    )
+    connect_to = () if address is None else address.client_origins
+    pages = (*chat_routes(connect_to), *inspect_routes(service))
+    routes = (*ROUTES, *trail.routes, *push.routes, *pages, *telemetry.routes)
+    return Bridges(callbacks, routes, connect_to, push)

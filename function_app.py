@@ -12,7 +12,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from agents import create_agents
-from chat.routes import chat_routes
+from bridges.telemetry.backends import create_telemetry
 from composition import BridgeSettings, create_bridges
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
@@ -47,6 +47,7 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
     def connect_here() -> Redis:
         return connect(redis_url)
 
+    backends = create_telemetry(bridge_settings.telemetry, is_platforms=True)
     # The worker serves requests on one event loop, and the agents run on another.
     clients = LoopLocal(connect_here)
     handlers = LoopLocal(
@@ -55,12 +56,13 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
             settings.stream_ttl,
             dead_after=RESUME_GRACE,
             wait_replicas=settings.wait_replicas,
+            telemetry=backends.telemetry,
         )
     )
     hosted = create_agents(settings.model)
     waits_by_default = {each.agent.name or "": each.waits_by_default for each in hosted}
 
-    leases = LeaseKeeper(connect_here, settings.stream_ttl)
+    leases = LeaseKeeper(connect_here, settings.stream_ttl, telemetry=backends.telemetry)
     stream = RedisStreamCallback(handlers.get, leases)
     bridges = create_bridges(
         bridge_settings,
@@ -70,6 +72,7 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
         redis=clients.get,
         connect=connect_here,
         reader=lambda: handlers.get().reader,
+        telemetry=backends,
     )
     load = Load()
 
@@ -91,7 +94,7 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
         endpoints=endpoints,
         http=choose_http(settings.max_request_bytes),
         access=settings.access,
-        routes=(*bridges.routes, *chat_routes(bridges.connect_to)),
+        routes=bridges.routes,
         callbacks=bridges.callbacks,
     )
 

@@ -23,6 +23,7 @@ from streaming.errors import RunEnded, RunLost, SequenceGap, StreamUnavailable, 
 from streaming.identifiers import new_id
 from streaming.store.run_states import Forgotten
 from streaming.text_joiner import TextJoiner, storable
+from streaming.writing.execution import ABANDONED, STREAM_LOST, SUPERSEDED, RunExecution
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason, current_run
 from streaming.writing.writer import PATIENCE, RunWriter
@@ -107,7 +108,10 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         except (StreamUnavailable, RunLost):
             _log.error("run goes on without its stream: %s", control)
         else:
-            self._runs[control] = _RunStream(control, writer, context.agent_name)
+            execution = RunExecution(self._handler().runs.telemetry, context.agent_name, writer.attempt)
+            run = self._runs[control] = _RunStream(control, writer, context.agent_name, execution)
+            # Who is stopped for good is told nothing more: its task unwinds.
+            asyncio.current_task().add_done_callback(lambda _task: run.end(ABANDONED))  # type: ignore[union-attr]
         return control
 
     async def _new_writer(
@@ -131,13 +135,18 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
             patient=True,
             forgotten=forgotten,
         )
+        control.attempt, control.trace = attempt.number, attempt.trace
         if attempt.cancel_requested:
             control.stop(StopReason.CANCELLED)
         if self._leases is not None:
             self._leases.keep(
-                control.conversation_id, control.run, agent=agent, attempt=attempt.number, control=control
+                control.conversation_id,
+                control.run,
+                agent=agent,
+                attempt=attempt.number,
+                control=control,
+                trace=attempt.trace,
             )
-        _log.info("run started: %s agent=%s attempt=%d", control, agent, attempt.number)
         return RunWriter(
             handler.runs,
             attempt,
@@ -152,13 +161,16 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
                 await self._put(run, entry)
         except WriterRefused as refused:
             _log.warning("run stopped, %s: %s", refused.code, control)
+            run.end(SUPERSEDED)
             self._forget(control)
             control.stop(StopReason.SUPERSEDED)
         except StreamUnavailable:
             _log.error("run goes on without its stream: %s", control)
+            run.end(STREAM_LOST)
             self._forget(control)
         except Exception as error:  # noqa: BLE001 - the framework would swallow it, and the lease be kept for ever
             _log.error("run goes on without its stream: %s error=%s", control, type(error).__name__)
+            run.end(STREAM_LOST)
             self._forget(control)
 
     def _forget(self, control: RunControl) -> None:
@@ -188,10 +200,11 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
 class _RunStream:
     """One execution: its writer, and what was streamed so far."""
 
-    def __init__(self, control: RunControl, writer: RunWriter, agent: str) -> None:
+    def __init__(self, control: RunControl, writer: RunWriter, agent: str, execution: RunExecution) -> None:
         self.control = control
         self.agent = agent
         self._writer = writer
+        self._execution = execution
         self._joiner = TextJoiner()
         self._put: list[NewEntry] = []
         self._streamed: list[str] = []
@@ -212,6 +225,7 @@ class _RunStream:
 
     async def write_again(self, writer: RunWriter) -> None:
         """Write all of it with another attempt, whose ``reset`` told readers to discard what they have."""
+        writer.carry_on(self._writer)
         self._writer = writer
         for entry in self._put:
             await self._hand_over(entry)
@@ -221,7 +235,13 @@ class _RunStream:
         if entry.status is not None:
             await self._writer.flush()
             self.has_ended = True
-            _log.info("run ended: %s status=%s entries=%d", self.control, entry.status.value, len(self._put))
+            self.end(entry.status.value, code=entry.code or "")
+
+    def end(self, outcome: str, code: str = "") -> None:
+        """Tell how it ended. Doing it again does nothing."""
+        self._execution.end(
+            outcome, code, chunks=len(self._streamed), entries=len(self._put), writer=self._writer
+        )
 
     def translate(self, update: AgentResponseUpdate) -> list[NewEntry]:
         """An update's entries."""
@@ -232,6 +252,9 @@ class _RunStream:
                 continue
             entries += self._finished_calls()
             entries += self._entries_of(content)
+        if update.finish_reason is not None:
+            # The tools are called now, and may take long.
+            entries += self._finished_calls()
         return entries
 
     def _entries_of(self, content: Content) -> list[NewEntry]:
@@ -243,7 +266,8 @@ class _RunStream:
             case "text_reasoning":
                 return [_event(REASONING, {"text": content.text})] if content.text else []
             case "function_result":
-                return [_event(TOOL_RESULT, {"call_id": content.call_id, "result": content.result})]
+                failed = {} if content.exception is None else {"failed": True}
+                return [_event(TOOL_RESULT, {"call_id": content.call_id, "result": content.result, **failed})]
             case "usage":
                 return [_event(USAGE, dict(content.usage_details or {}))]
             case "error":

@@ -24,6 +24,7 @@ from streaming.identifiers import check_conversation_id, keys_of
 from streaming.reading.reader import StreamReader
 from streaming.store.run_states import Attempt, Forgotten
 from streaming.store.run_store import RunStore
+from streaming.telemetry import Telemetry
 from streaming.text_blocks import chunks_of
 from streaming.text_joiner import storable
 from streaming.writing.writer import PATIENCE, RETRY_FIRST, RETRY_MOST
@@ -51,6 +52,7 @@ class RedisStreamResponseHandler:
         *,
         dead_after: timedelta = timedelta(0),
         wait_replicas: int = 0,
+        telemetry: Telemetry | None = None,
     ) -> None:
         """Use ``redis_client``, with ``decode_responses`` on or off.
 
@@ -60,9 +62,12 @@ class RedisStreamResponseHandler:
             dead_after: How long after its lease a silent run is given up. Longer where a task hub may
                 resume it.
             wait_replicas: An append to a registered run counts only when so many replicas have it.
+            telemetry: Told of what is written and read.
         """
         self._redis = redis_client
-        self.runs: Final = RunStore(redis_client, stream_ttl, wait_replicas=wait_replicas)
+        self.runs: Final = RunStore(
+            redis_client, stream_ttl, wait_replicas=wait_replicas, telemetry=telemetry
+        )
         self.reader: Final = StreamReader(redis_client, self.runs, dead_after=dead_after)
 
     async def __aenter__(self) -> Self:
@@ -183,6 +188,7 @@ class RedisStreamResponseHandler:
             try:
                 return await self._begin_once(conversation_id, run, agent, owner, forgotten)
             except RedisError as error:
+                self.runs.telemetry.redis_failed("begin", error)
                 if loop.time() >= give_up_at:
                     raise StreamUnavailable from error
             await asyncio.sleep(pause)
@@ -198,7 +204,8 @@ class RedisStreamResponseHandler:
             )
         except RunLost:
             # The framework may be asked to run an agent by others than our HTTP routes.
-            await self.runs.register(conversation_id, run, agent)
+            trace = forgotten.attempt.trace if forgotten else ""
+            await self.runs.register(conversation_id, run, agent, trace=trace)
             return await self.runs.begin(
                 conversation_id, run, owner=owner, reason=reason, forgotten=forgotten
             )

@@ -23,7 +23,8 @@ from starlette.applications import Starlette
 
 from agents import HostedAgent, create_agents
 from bridges.signalr.settings import CONNECTION_STRING
-from chat.routes import chat_routes
+from bridges.telemetry.backends import TelemetryBackends, create_telemetry
+from chat.routes import root_route
 from composition import Bridges, BridgeSettings, create_bridges
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, DurableAgentsClient, connect_client, connect_hub
@@ -79,6 +80,7 @@ class _Parts:
     clients: LoopLocal[Redis]
     handlers: LoopLocal[RedisStreamResponseHandler]
     leases: LeaseKeeper
+    telemetry: TelemetryBackends
 
     @property
     def callback(self) -> RedisStreamCallback:
@@ -95,6 +97,7 @@ class _Parts:
             redis=self.clients.get,
             connect=self.connect,
             reader=lambda: self.handlers.get().reader,
+            telemetry=self.telemetry,
         )
 
     def app(self, hub: DurableAgentsClient, bridges: Bridges) -> Starlette:
@@ -108,8 +111,8 @@ class _Parts:
             hub=hub,
             leases=self.leases,
         )
-        page = chat_routes(bridges.connect_to, at_root=True)
-        return create_app(endpoints, (*bridges.routes, *page))
+        root = root_route(bridges.connect_to)
+        return create_app(endpoints, (*bridges.routes, root, *self.telemetry.root_routes))
 
 
 @asynccontextmanager
@@ -127,7 +130,7 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
             await stack.enter_async_context(embedded)
             redis_url = embedded.url
         resumable = settings.scheduler is not None
-        parts = _parts(settings, redis_url, stack)
+        parts = _parts(settings, bridge_settings, redis_url, stack)
         handler = parts.handlers.get()
         if embedded is not None and not resumable:
             await _settle_left_over(handler)
@@ -163,7 +166,7 @@ async def run_worker(
 ) -> AsyncIterator[Service]:
     """The same, of a process that serves beside the one that executes agents."""
     async with AsyncExitStack() as stack:
-        parts = _parts(settings, settings.redis_url or "", stack)
+        parts = _parts(settings, bridge_settings, settings.redis_url or "", stack)
         handler = parts.handlers.get()
         hub = DurableAgentsClient(connect_client(settings.scheduler, place.task_hub))
         stack.push_async_callback(hub.close)
@@ -172,7 +175,11 @@ async def run_worker(
         yield Service(parts.app(hub, bridges), handler)
 
 
-def _parts(settings: Settings, redis_url: str, stack: AsyncExitStack) -> _Parts:
+def _parts(
+    settings: Settings, bridge_settings: BridgeSettings, redis_url: str, stack: AsyncExitStack
+) -> _Parts:
+    backends = create_telemetry(bridge_settings.telemetry)
+    stack.push_async_callback(backends.aclose)
     dead_after = RESUME_GRACE if settings.scheduler is not None else timedelta(0)
 
     def connect_here() -> Redis:
@@ -185,12 +192,14 @@ def _parts(settings: Settings, redis_url: str, stack: AsyncExitStack) -> _Parts:
             settings.stream_ttl,
             dead_after=dead_after,
             wait_replicas=settings.wait_replicas,
+            telemetry=backends.telemetry,
         )
     )
     stack.push_async_callback(handlers.get().aclose)
-    leases = LeaseKeeper(connect_here, settings.stream_ttl)
+    leases = LeaseKeeper(connect_here, settings.stream_ttl, telemetry=backends.telemetry)
     stack.push_async_callback(asyncio.to_thread, leases.close)
-    return _Parts(settings, create_agents(settings.model), connect_here, clients, handlers, leases)
+    hosted = create_agents(settings.model)
+    return _Parts(settings, hosted, connect_here, clients, handlers, leases, backends)
 
 
 async def _emulator(bridges: BridgeSettings, settings: Settings, stack: AsyncExitStack) -> dict[str, str]:
@@ -302,7 +311,7 @@ def main() -> int:
         environment = {**os.environ, **(place.settings if place else {})}
         settings = Settings.from_environment(environment)
         bridge_settings = BridgeSettings.from_environment(environment)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=new_loop) as runner:
             if place is None:
                 runner.run(serve(settings, bridge_settings))

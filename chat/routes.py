@@ -41,20 +41,26 @@ _FILES: Final = (
 )
 
 
-def chat_routes(connect_to: Iterable[str] = (), *, at_root: bool = False) -> tuple[Route, ...]:
-    """The page's routes. A page can't send a key before it is there: they ask for nothing.
+def chat_routes(connect_to: Iterable[str] = ()) -> tuple[Route, ...]:
+    """The page and its files, on every host. A page can't send a key before it is there: it asks for nothing.
 
     Args:
         connect_to: Origins that the page may reach besides its own service, as
             ``https://name.service.signalr.net``: the push service's, where there is one.
-        at_root: Whether the host has the whole of its address; a function app has ``/api`` only.
     """
-    chat = _Chat.read(content_security_policy(connect_to))
-    routes = (
-        Route("GET", "/api/index", chat.chat_page, Needs.NOTHING),
-        Route("GET", "/api/chat/{file}", chat.chat_file, Needs.NOTHING),
+    policy = content_security_policy(connect_to)
+    page = _Page(_File.read(_PAGE, policy))
+    files = _Files({path.name: _File.read(path, policy) for path in _FILES})
+    return (
+        Route("GET", "/api/index", page.chat_page, Needs.NOTHING),
+        Route("GET", "/api/chat/{file}", files.chat_file, Needs.NOTHING),
     )
-    return (*routes, Route("GET", "/", chat.chat_root, Needs.NOTHING)) if at_root else routes
+
+
+def root_route(connect_to: Iterable[str] = ()) -> Route:
+    """The page once more, where the host has the whole of its address; a function app has ``/api`` only."""
+    page = _Page(_File.read(_PAGE, content_security_policy(connect_to)))
+    return Route("GET", "/", page.chat_root, Needs.NOTHING)
 
 
 def content_security_policy(connect_to: Iterable[str] = ()) -> str:
@@ -117,28 +123,29 @@ def _etag(body: bytes, policy: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chat:
-    """The page and its files."""
+class _Page:
+    """The page itself."""
 
-    page: _File
-    files: Mapping[str, _File]
-
-    @classmethod
-    def read(cls, policy: str) -> _Chat:
-        """Read all of them once, when the service starts."""
-        return cls(_File.read(_PAGE, policy), {path.name: _File.read(path, policy) for path in _FILES})
+    file: _File
 
     async def chat_page(self, _endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
         """``GET /api/index``."""
-        return self.page.answer(request)
+        return self.file.answer(request)
 
     async def chat_root(self, _endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
         """``GET /``."""
-        return self.page.answer(request)
+        return self.file.answer(request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What it is made of."""
+
+    by_name: Mapping[str, _File]
 
     async def chat_file(self, _endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
         """``GET /api/chat/{file}``."""
-        file = self.files.get(request.path["file"])
+        file = self.by_name.get(request.path["file"])
         if file is None:
             return json_response(404, {"error": "There is no such file.", "code": "not_found"})
         return file.answer(request)

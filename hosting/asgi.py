@@ -19,12 +19,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from hosting.starlette_requests import read_request
 from streaming.cancellation import cancel_and_wait
 from streaming.errors import RequestTimedOut, RequestTooLarge
 from streaming.http.access import KEY_HEADER, TOKEN_HEADER
+from streaming.http.answering import TRACE_HEADER
 from streaming.http.endpoints import Endpoints
 from streaming.http.messages import HttpResponse, error_response, json_response
 from streaming.http.routes import ROUTES, Route
@@ -35,8 +36,8 @@ _log = logging.getLogger(__name__)
 #: How much longer than its time limit a response may take before it is broken off: a client that does not
 #: read keeps it from ending by itself.
 STUCK_GRACE: Final = timedelta(minutes=2)
-#: Where the server's own ``send`` is in a scope.
-_SERVER_SEND: Final = "agent_stream.server_send"
+#: Where a scope has the answer that is to be streamed.
+_STREAMED: Final = "agent_stream.streamed"
 #: What our clients send, beyond what every page may.
 _CORS_REQUEST_HEADERS: Final = (
     "accept",
@@ -50,11 +51,14 @@ _CORS_REQUEST_HEADERS: Final = (
     # Of who is connected to the SignalR service, and of its vendor's client when it negotiates.
     "x-user-token",
     "x-requested-with",
+    TRACE_HEADER,
+    "tracestate",
     "x-signalr-user-agent",
 )
 #: What a page may read of an answer.
 _CORS_RESPONSE_HEADERS: Final = (
     "retry-after",
+    TRACE_HEADER,
     "www-authenticate",
     "x-conversation-id",
     "x-ms-session-id",
@@ -117,11 +121,22 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 class _App(Starlette):
-    """Leaves the server's own ``send`` where a stream finds it: its pieces need nothing of what is around."""
+    """Sends streams itself, once what is around their routes has returned: nobody needs that for hours."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_SERVER_SEND] = send
-        await super().__call__(scope, receive, send)
+        heads: list[Message] = []
+        scope[_STREAMED] = None
+
+        async def send_unless_streamed(message: Message) -> None:
+            if scope[_STREAMED] is None:
+                await send(message)
+            else:
+                heads.append(message)
+
+        await super().__call__(scope, receive, send_unless_streamed)
+        answer: _Answer | None = scope.pop(_STREAMED)
+        if answer is not None:
+            await answer.stream(scope["method"], heads.pop(), receive, send)
 
 
 class _Answer(Response):
@@ -139,14 +154,20 @@ class _Answer(Response):
         if self._pieces is None:
             await super().__call__(scope, receive, send)
             return
-        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        scope[_STREAMED] = self
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+    async def stream(self, method: str, head: Message, receive: Receive, send: Send) -> None:
+        """Send a response that streams, all of it."""
         watch: set[asyncio.Task[None]] = set()
+        if self._pieces is None:
+            return
         try:
-            async with asyncio.timeout(self._longest) as limit, aclosing(self._pieces):
+            async with asyncio.timeout(self._longest) as limit, aclosing(self._pieces) as pieces:
                 watch.add(asyncio.create_task(_until_client_leaves(receive, limit), name="client-watch"))
-                await send(start)
-                if scope["method"] != "HEAD":
-                    await self._send(self._pieces, scope.get(_SERVER_SEND, send), limit)
+                await send(head)
+                if method != "HEAD":
+                    await _send(pieces, send, limit)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             # The client has left, or has taken too long.
@@ -157,12 +178,13 @@ class _Answer(Response):
         finally:
             await cancel_and_wait(watch)
 
-    async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send, limit: asyncio.Timeout) -> None:
-        async for piece in pieces:
-            # Up to Python 3.11 the driver swallows a cancel that meets a reply.
-            if limit.expired():
-                raise TimeoutError
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+async def _send(pieces: AsyncGenerator[bytes, None], send: Send, limit: asyncio.Timeout) -> None:
+    async for piece in pieces:
+        # Up to Python 3.11 the driver swallows a cancel that meets a reply.
+        if limit.expired():
+            raise TimeoutError
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 async def _until_client_leaves(receive: Receive, limit: asyncio.Timeout) -> None:

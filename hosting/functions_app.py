@@ -169,6 +169,7 @@ def _auth_level(route: Route, access: AccessSettings) -> func.AuthLevel:
     is_open = {
         Needs.NOTHING: True,
         Needs.HEALTH: access.health_anonymous is True,
+        Needs.METRICS: access.metrics_anonymous,
         Needs.CONVERSATION: access.uses_tokens,
         Needs.MEMBER: access.uses_tokens,
     }

@@ -112,12 +112,11 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
           resources: { cpu: json('1.0'), memory: '2Gi' }
           env: concat(plain, map(secrets, each => { name: each.setting, secretRef: each.name }))
           probes: [
-            // Health is 503 while Redis or the scheduler is away. That starts no replica, and must end none either:
-            // running ones say so themselves, and their readers come back. Once started, what counts is that the
-            // process answers at all; this document needs nothing but it, and no key.
+            // Ready is 503 until Redis and the scheduler have been reached, and when a replica stops; not while they are
+            // away for a moment: running ones say so themselves, and their readers come back.
             {
               type: 'Startup'
-              httpGet: { path: '/api/health', port: port }
+              httpGet: { path: '/api/health/ready', port: port }
               initialDelaySeconds: 3
               periodSeconds: 10
               timeoutSeconds: 10
@@ -125,14 +124,14 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             }
             {
               type: 'Liveness'
-              httpGet: { path: '/api/openapi.json', port: port }
+              httpGet: { path: '/api/health/live', port: port }
               periodSeconds: 10
               timeoutSeconds: 10
               failureThreshold: 6
             }
             {
               type: 'Readiness'
-              httpGet: { path: '/api/openapi.json', port: port }
+              httpGet: { path: '/api/health/ready', port: port }
               periodSeconds: 5
               timeoutSeconds: 5
               failureThreshold: 3

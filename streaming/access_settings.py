@@ -34,6 +34,8 @@ class AccessSettings:
     cors_origins: tuple[str, ...] = ()
     #: Whether health needs no key. ``None``: as the host does by itself.
     health_anonymous: bool | None = None
+    #: Whether metrics need no key.
+    metrics_anonymous: bool = False
     #: Addresses or networks whose ``X-Forwarded-For`` is believed (standalone host).
     trusted_proxies: tuple[str, ...] = ()
 
@@ -57,6 +59,7 @@ class AccessSettings:
                     "token_ttl": env.read("STREAM_TOKEN_TTL_MINUTES", minutes),
                     "cors_origins": env.read("CORS_ALLOWED_ORIGINS", _origins),
                     "health_anonymous": env.read("HEALTH_ANONYMOUS", yes_or_no),
+                    "metrics_anonymous": env.read("METRICS_ANONYMOUS", yes_or_no),
                     "trusted_proxies": env.read("TRUSTED_PROXIES", _proxies),
                 }
             )

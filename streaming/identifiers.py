@@ -11,6 +11,7 @@ from streaming.errors import InvalidCursor, InvalidInput
 #: Characters the task hub and a Redis Cluster both take; ``@`` and ``{}`` have a meaning to them.
 #: Dots alone are left out: a URL's path takes them for folders.
 _ID_PATTERN: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,128}")
+_STREAM_PREFIX: Final = "agent-stream:"
 _ENTRY_ID_PATTERN: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _UINT64_MAX: Final = 2**64 - 1
 #: Bytes of randomness in an id that we make: not guessable (128 bits).
@@ -108,6 +109,14 @@ class Keys(NamedTuple):
 
 def keys_of(conversation_id: str) -> Keys:
     """The keys of a conversation."""
-    stream = f"agent-stream:{conversation_id}"
+    stream = f"{_STREAM_PREFIX}{conversation_id}"
     tag = f"{{{stream}}}"
     return Keys(stream=stream, runs=f"{tag}:runs", channel=f"{tag}:wake")
+
+
+def conversation_of(key: str) -> str | None:
+    """The conversation that a Redis key belongs to; ``None``: none of ours."""
+    name = key[1:].partition("}")[0] if key.startswith("{") else key
+    conversation_id = name.removeprefix(_STREAM_PREFIX)
+    is_ours = name.startswith(_STREAM_PREFIX) and _ID_PATTERN.fullmatch(conversation_id) is not None
+    return conversation_id if is_ours else None

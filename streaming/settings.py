@@ -12,7 +12,14 @@ from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from streaming.access_settings import AccessSettings, LimitSettings
-from streaming.environment import Environment, minutes, positive_integer, positive_number, seconds
+from streaming.environment import (
+    Environment,
+    minutes,
+    positive_integer,
+    positive_number,
+    seconds,
+    yes_or_no,
+)
 from streaming.errors import SettingsError
 from streaming.redis_address import parse_redis_address
 
@@ -110,6 +117,10 @@ class Settings:
     run_timeout: timedelta = RUN_TIMEOUT
     max_request_bytes: int = 1_048_576
     log_level: str = "INFO"
+    #: Whether developers may look inside with a browser: docs/inspect.md.
+    inspect_page: bool = False
+    #: ``text`` for people, ``json`` for programs.
+    log_format: str = "text"
     access: AccessSettings = field(default_factory=AccessSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
 
@@ -138,6 +149,8 @@ class Settings:
             "run_timeout": env.read("RUN_TIMEOUT_MINUTES", minutes),
             "max_request_bytes": env.read("MAX_REQUEST_BYTES", positive_integer),
             "log_level": env.read("LOG_LEVEL", _log_level),
+            "inspect_page": env.read("INSPECT_PAGE", yes_or_no),
+            "log_format": env.read("LOG_FORMAT", _log_format),
             "access": AccessSettings.read(env),
             "limits": LimitSettings.read(env),
         }
@@ -239,6 +252,12 @@ def _port(value: str) -> int:
     if not (value.isascii() and value.isdigit() and 0 < int(value) <= _MAX_PORT):
         raise ValueError(f"got {value!r}, expected a port from 1 to 65535.")
     return int(value)
+
+
+def _log_format(value: str) -> str:
+    if value.lower() not in ("text", "json"):
+        raise ValueError(f"got {value!r}, expected text or json.")
+    return value.lower()
 
 
 def _log_level(value: str) -> str:

@@ -42,14 +42,16 @@ class TextBlock:
     #: No end of a run is in it.
     is_terminal: ClassVar = False
 
-    def __init__(self, entries: Sequence[RawEntry]) -> None:
-        """Take entries that belong together, one at least."""
-        fields, tail = entries[0][1], entries[0][1][_OWN:]
-        self.run: str | None = _text(tail[1]) if tail else None
-        attempt = tail[3] if tail[2:] else b"1"
-        self.attempt = (int(attempt) if _is_number(attempt) else 0) or 1
-        self.first_sequence = int(fields[3])
-        self.last: EntryId = split_entry_id(entries[-1][0])
+    def __init__(
+        self, entries: Sequence[RawEntry], run: str | None, attempt: int, sequence: int, last: EntryId
+    ) -> None:
+        """Take entries that belong together: ``parts_of`` and ``block_of`` know whether they do."""
+        self.run = run
+        self.attempt = attempt
+        #: Of the first entry.
+        self.first_sequence = sequence
+        #: The last entry's id.
+        self.last = last
         self._entries = entries
         self._encoded: bytes | None = None
 
@@ -68,13 +70,12 @@ class TextBlock:
     def encoded(self) -> bytes:
         """What it is to a client that speaks server-sent events."""
         if self._encoded is None:
-            messages = [(entry_id, fields[1]) for entry_id, fields in self._entries]
-            if isinstance(messages[0][0], str):
+            if isinstance(self._entries[0][0], str):
                 self._encoded = b"".join(
-                    [encode_event("message", text, entry_id=at) for at, text in messages]
+                    [encode_event("message", fields[1], entry_id=at) for at, fields in self._entries]
                 )
             else:
-                self._encoded = encode_messages(messages)
+                self._encoded = encode_messages([(at, fields[1]) for at, fields in self._entries])
         return self._encoded
 
 
@@ -107,7 +108,7 @@ def parts_of(entries: Sequence[RawEntry]) -> list[Part]:
             following = number(int(following) + 1)
             continue
         if begin < place:
-            parts.append(TextBlock(entries[begin:place]))
+            parts.append(_block(entries[begin:place]))
         begin, tail = place, fields[_OWN:]
         if fields[:_OWN:2] == head and tail[::2] in tails and _is_number(fields[3]):
             following = number(int(fields[3]) + 1)
@@ -115,8 +116,25 @@ def parts_of(entries: Sequence[RawEntry]) -> list[Part]:
             parts.append(decode_entry(entry_id, fields))
             begin, tail = place + 1, None
     if begin < len(entries):
-        parts.append(TextBlock(entries[begin:]))
+        parts.append(_block(entries[begin:]))
     return parts
+
+
+def block_of(entry_id: str, fields: list[str], last: EntryId) -> TextBlock | None:
+    """An entry in text, whose id ``last`` is, as a block of its own; ``None``: it is no text of a run."""
+    tail = fields[_OWN:]
+    if fields[:_OWN:2] != _TEXT.head or tail[::2] not in _TEXT.tails or not _is_number(fields[3]):
+        return None
+    attempt = int(tail[3]) if tail[2:] and _is_number(tail[3]) else 1
+    return TextBlock([(entry_id, fields)], tail[1] if tail else None, attempt or 1, int(fields[3]), last)
+
+
+def _block(entries: Sequence[RawEntry]) -> TextBlock:
+    fields = entries[0][1]
+    tail = fields[_OWN:]
+    attempt = int(tail[3]) if tail[2:] and _is_number(tail[3]) else 1
+    run = _text(tail[1]) if tail else None
+    return TextBlock(entries, run, attempt or 1, int(fields[3]), split_entry_id(entries[-1][0]))
 
 
 def _is_number(value: bytes | str) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from chat.routes import chat_routes
+from bridges.telemetry.backends import create_telemetry
+from bridges.telemetry.settings import TelemetrySettings
 from composition import BridgeSettings, create_bridges
 from hosting.callbacks import Callbacks
 from streaming.http.routes import Route
@@ -15,7 +16,7 @@ def _nothing() -> Any:
     raise AssertionError("no route is answered here")
 
 
-_CORE: Final = create_bridges(
+ALL_ROUTES: Final[tuple[Route, ...]] = create_bridges(
     BridgeSettings(),
     Settings(),
     agents=["TravelPlanner", "CallbackAgent"],
@@ -23,5 +24,5 @@ _CORE: Final = create_bridges(
     redis=_nothing,
     connect=_nothing,
     reader=_nothing,
+    telemetry=create_telemetry(TelemetrySettings()),
 ).routes
-ALL_ROUTES: Final[tuple[Route, ...]] = (*_CORE, *chat_routes())

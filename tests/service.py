@@ -39,6 +39,7 @@ _PORTS: Final = range(20_000, 32_000)
 _SETTINGS: Final = (
     *(
         "API_KEYS",
+        "APPLICATIONINSIGHTS_",
         "AUDIT_",
         "AZURE_",
         "AzureFunctions",
@@ -50,13 +51,16 @@ _SETTINGS: Final = (
         "DURABLE_",
         "EMBEDDED_",
         "FUNCTIONS_",
+        "INSPECT_",
     ),
     *(
         "HEALTH_",
         "HOST",
-        "LOG_LEVEL",
+        "LOG_",
         "MAX_",
+        "METRICS_",
         "OPENAI_",
+        "OTEL_",
         "PORT",
         "REDIS_",
         "RUN_",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from streaming.entries import StreamChunk, to_json
-from streaming.reading.open_stream import LOST_CODE
+from streaming.reading.told import LOST_CODE
 
 #: What clients listen to. The first two are the published sample's.
 MESSAGE: Final = "agentMessage"

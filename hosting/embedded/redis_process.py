@@ -68,6 +68,9 @@ _LOG_TAIL: Final = 1000
 
 _HOST: Final = "127.0.0.1"
 _LOG_NAME: Final = "server.log"
+_SERVER_LOCK: Final = "server.lock"
+#: Where others find the port of the server that runs on the folder.
+_PORT_NAME: Final = "server.port"
 _GUARD: Final = Path(__file__).with_name("redis_guard.py")
 
 
@@ -133,6 +136,7 @@ class RedisProcess:
         for _ in range(1 if port else _PORT_ATTEMPTS):
             server = cls(binary, data_dir, _free_port(port), locks)
             if await server._is_ready():
+                (data_dir / _PORT_NAME).write_text(f"{server.port}\n", encoding="ascii")
                 threading.Thread(target=server._supervise, name="redis-supervisor", daemon=True).start()
                 return server
             ending = server._ending()
@@ -237,6 +241,32 @@ class RedisProcess:
             return log.read().decode(errors="replace")[-_LOG_TAIL:].strip() or "it wrote no log."
 
 
+async def find_running(data_dir: Path) -> str | None:
+    """The URL of the server that another process runs on a folder; ``None``: none does.
+
+    For programs that look at a service from beside it, as the user that runs it.
+    """
+    port, pid = (_number_in(data_dir / name) for name in (_PORT_NAME, _SERVER_LOCK))
+    if port is None or pid is None:
+        return None
+    url = f"redis://{_HOST}:{port}/0"
+    async with connect(url) as redis:
+        try:
+            info = await asyncio.wait_for(redis.info("server"), _ANSWER_TIMEOUT.total_seconds())
+        except (RedisError, OSError):
+            return None
+    # The port may be somebody else's by now.
+    return url if info.get("process_id") == pid else None
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        content = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return int(content) if content.isdigit() else None
+
+
 def _describe(info: dict[str, object], binary: ServerBinary) -> str:
     if "valkey_version" in info:
         return f"Valkey {info['valkey_version']} ({binary.origin})"
@@ -248,7 +278,7 @@ def _lock_for_this_service(data_dir: Path) -> _Locks:
     try:
         # Conversations are nobody else's business.
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        locks = _Locks(FolderLock(data_dir / "service.lock"), FolderLock(data_dir / "server.lock"))
+        locks = _Locks(FolderLock(data_dir / "service.lock"), FolderLock(data_dir / _SERVER_LOCK))
     except OSError as error:
         raise EmbeddedRedisError(
             f"The data folder {folder} can't be used ({error.strerror}): set DATA_DIR to another."

@@ -43,6 +43,8 @@ class Needs(Enum):
     #: A key, unless health is open to everybody.
     HEALTH = "health"
     KEY = "key"
+    #: A key, unless metrics are open to everybody.
+    METRICS = "metrics"
     #: A key, or any conversation's token: ``Access.check_joining`` looks at which one it has to be.
     JOINING = "joining"
     #: A key, or the token of the conversation in the path.
@@ -99,8 +101,16 @@ class Access:
             self._check_starting(request)
         elif needs is Needs.MEMBER:
             self._check_member(request)
-        elif needs is Needs.KEY or (needs is Needs.HEALTH and self.settings.health_anonymous is False):
+        elif not self._is_open(needs):
             self._check_key(request)
+
+    def _is_open(self, needs: Needs) -> bool:
+        """Whether what needs a key by itself is open to everybody."""
+        return {
+            Needs.NOTHING: True,
+            Needs.HEALTH: self.settings.health_anonymous is not False,
+            Needs.METRICS: self.settings.metrics_anonymous,
+        }.get(needs, False)
 
     def check_joining(self, request: HttpRequest, conversation_id: str | None) -> None:
         """Let a request start a run in this conversation (``None``: in a new one).

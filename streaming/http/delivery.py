@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
 from streaming.entries import GAP, READING_EVENTS, RESET, RunStatus, StreamChunk, to_json
-from streaming.http.limits import TimeLimit
-from streaming.reading.open_stream import LOST_CODE, OpenStream
+from streaming.http.limits import RECONNECT_MS, TimeLimit
+from streaming.reading.open_stream import OpenStream
 from streaming.reading.reader import HEARTBEAT
+from streaming.reading.told import LOST_CODE
 from streaming.sse import encode_comment, encode_event, encode_retry
-from streaming.text_blocks import Part, chunks_of
+from streaming.telemetry import NO_SPAN, Span
+from streaming.text_blocks import Part, TextBlock, chunks_of
 
-#: How long a browser waits before it reconnects, in milliseconds.
-RECONNECT_MS: Final = 1_000
 DONE: Final = "[DONE]"
 #: Ends plain text that ends early.
 CUT_NOTE: Final = b"\n[The connection ended before the answer did: read on from your cursor.]\n"
@@ -32,32 +32,76 @@ _PLAIN_NOTES: Final = {
 
 
 async def as_server_sent_events(
-    opened: OpenStream, *, all_events: bool, limit: TimeLimit | None = None
+    opened: OpenStream,
+    *,
+    all_events: bool,
+    limit: TimeLimit | None = None,
+    reconnect_ms: Callable[[], int] = lambda: RECONNECT_MS,
+    span: Span = NO_SPAN,
 ) -> AsyncGenerator[bytes, None]:
-    """The read as server-sent events; heartbeats while it is silent."""
-    loop = asyncio.get_running_loop()
-    yield encode_retry(RECONNECT_MS)
-    sent_at = loop.time()
+    """The read as server-sent events; heartbeats while it is silent.
+
+    Args:
+        opened: The read.
+        all_events: Also entries that are not text.
+        limit: How long it may last.
+        reconnect_ms: Asked, when its client is sent away, when it is to come back.
+        span: Ended with it.
+    """
+    loop, note = asyncio.get_running_loop(), _Note(opened, span)
     runs = _RunNames() if all_events and opened.covers_all_runs else None
-    async with aclosing(opened) as batches:
-        async for batch in batches:
-            if runs is None:
-                body = b"".join([_event(part, all_events) for part in batch])
-            else:
-                body = b"".join([runs.before(part) + _event(part, all_events) for part in batch])
-            now = loop.time()
-            # Typed entries that this client did not ask for are no sign of life to it.
-            if not body and (not batch or now - sent_at >= HEARTBEAT.total_seconds()):
-                body = encode_comment("heartbeat")
-            if body:
-                yield body
-                sent_at = now
-            if limit is not None and limit.is_reached(batch, now):
-                opened.cut_short = True
-                break
-    if opened.cut_short:
-        # The client is to come back: this is no end of the run, so it gets no done.
+    try:
         yield encode_retry(RECONNECT_MS)
+        sent_at = loop.time()
+        async with aclosing(opened) as batches:
+            async for batch in batches:
+                if runs is None:
+                    body = b"".join([part.encoded or _event(part, all_events) for part in batch])
+                else:
+                    body = b"".join([runs.before(part) + _event(part, all_events) for part in batch])
+                now = loop.time()
+                # Typed entries that this client did not ask for are no sign of life to it.
+                if not body and (not batch or now - sent_at >= HEARTBEAT.total_seconds()):
+                    body = encode_comment("heartbeat")
+                if body:
+                    yield body
+                    sent_at = now
+                    if batch:
+                        note.sent()
+                if limit is not None and limit.is_reached(batch, now):
+                    opened.cut_short = True
+                    break
+        if opened.cut_short:
+            # The client is to come back: this is no end of the run, so it gets no done.
+            yield encode_retry(reconnect_ms())
+        note.outcome = _outcome(opened)
+    finally:
+        note.end()
+
+
+class _Note:
+    """What telemetry is told of one response."""
+
+    def __init__(self, opened: OpenStream, span: Span) -> None:
+        self._opened = opened
+        self._delivered = opened.telemetry.piece_delivered
+        self._span = span
+        self._pieces = 0
+        self.outcome = "left"
+
+    def sent(self) -> None:
+        """The server has taken a piece: the client's socket has room for it."""
+        self._pieces += 1
+        # What was stored before its reader came is as old as it is.
+        if self._opened.is_live:
+            self._delivered(self._opened.cursor.milliseconds)
+
+    def end(self) -> None:
+        self._span.end(self.outcome, {"pieces": self._pieces})
+
+
+def _outcome(opened: OpenStream) -> str:
+    return "cut_short" if opened.cut_short else "ended"
 
 
 class _RunNames:
@@ -78,8 +122,8 @@ class _RunNames:
 
 
 def _event(part: Part, all_events: bool) -> bytes:  # noqa: FBT001 - called for each chunk and reader
-    if part.encoded is not None:
-        return part.encoded
+    if isinstance(part, TextBlock) or part.encoded is not None:
+        return part.encoded or b""
     encoded = _encode(part, all_events=all_events)
     if part.type is None:
         object.__setattr__(part, "encoded", encoded)
@@ -110,7 +154,7 @@ def _event_name(kind: str) -> str:
 
 
 async def as_plain_text(
-    opened: OpenStream, *, resumed: bool, limit: TimeLimit | None = None
+    opened: OpenStream, *, resumed: bool, limit: TimeLimit | None = None, span: Span = NO_SPAN
 ) -> AsyncGenerator[bytes, None]:
     """The bare text as it comes.
 
@@ -118,18 +162,24 @@ async def as_plain_text(
         opened: The read.
         resumed: Whether its client has a part of the answer already.
         limit: How long it may last.
+        span: Ended with it.
     """
-    loop = asyncio.get_running_loop()
+    loop, note = asyncio.get_running_loop(), _Note(opened, span)
     plain = _PlainText(has_part=resumed)
-    async with aclosing(opened) as batches:
-        async for batch in batches:
-            if text := "".join(plain.render(chunk) for chunk in chunks_of(batch)):
-                yield text.encode("utf-8", "replace")
-            if limit is not None and limit.is_reached(batch, loop.time()):
-                opened.cut_short = True
-                break
-    if opened.cut_short:
-        yield CUT_NOTE
+    try:
+        async with aclosing(opened) as batches:
+            async for batch in batches:
+                if text := "".join(plain.render(chunk) for chunk in chunks_of(batch)):
+                    yield text.encode("utf-8", "replace")
+                    note.sent()
+                if limit is not None and limit.is_reached(batch, loop.time()):
+                    opened.cut_short = True
+                    break
+        if opened.cut_short:
+            yield CUT_NOTE
+        note.outcome = _outcome(opened)
+    finally:
+        note.end()
 
 
 class _PlainText:

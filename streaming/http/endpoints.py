@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from streaming.errors import (
     TaskHubUnavailable,
 )
 from streaming.http.access import Access
+from streaming.http.answering import TRACE_HEADER, answering, traced
 from streaming.http.answers import Answer, collect_answer
 from streaming.http.delivery import as_plain_text, as_server_sent_events
 from streaming.http.limits import Load, TimeLimit
@@ -37,17 +40,21 @@ from streaming.http.run_input import RunInput, parse_run_input
 from streaming.http.run_report import accepted, answered, failed, identity, run_report
 from streaming.http.task_hub import RunRequest, TaskHub
 from streaming.identifiers import check_conversation_id, check_run_id, new_id
+from streaming.reading.open_stream import OpenStream
 from streaming.reading.reader import HEARTBEAT, StreamReader
+from streaming.reading.span import Cursor
 from streaming.settings import Settings
 from streaming.sse import CONTENT_TYPE, encode_retry
 from streaming.store.run_states import RunState
 from streaming.store.run_store import RunStore
-from streaming.store.trouble import describe
+from streaming.telemetry import NO_SPAN, ReaderOpened, RequestBegan, Span, Telemetry
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.restorer import StreamRestorer
 
 _log = logging.getLogger(__name__)
 
+RUN_ROUTE: Final = "/api/agents/{agent}/run"
+STREAM_ROUTE: Final = "/api/agent/stream/{conversation_id}"
 #: A client that reconnects while the store is away comes back after this, in milliseconds.
 UNAVAILABLE_RETRY_MS: Final = 3_000
 
@@ -61,8 +68,6 @@ STREAM_HEADERS: Final = {
 
 #: Cursors of clients that have nothing yet.
 _FROM_THE_START: Final = (None, "", "0", "0-0")
-
-Endpoint = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +92,37 @@ class Endpoints:
 
     async def run(self, request: HttpRequest) -> HttpResponse:
         """``POST /api/agents/{agent}/run``."""
-        return await answering(self._run, request)
+        began = RequestBegan("POST", RUN_ROUTE, request.headers.get(TRACE_HEADER, ""))
+        span = self.telemetry.traces.request(began)
+        span.make_current()
+        outcome = "left"
+        try:
+            response = await answering(self._run, replace(request, trace=span.traceparent), self.telemetry)
+            outcome = str(response.status)
+        finally:
+            span.end(outcome)
+        return traced(response, span)
 
     async def status(self, request: HttpRequest) -> HttpResponse:
         """``GET /api/agents/{agent}/run/{conversation_id}``."""
-        return await answering(self._status, request)
+        return await answering(self._status, request, self.telemetry)
 
     async def cancel(self, request: HttpRequest) -> HttpResponse:
         """``DELETE /api/agents/{agent}/run/{conversation_id}``."""
-        return await answering(self._cancel, request)
+        return await answering(self._cancel, request, self.telemetry)
 
     async def stream(self, request: HttpRequest) -> HttpResponse:
         """``GET /api/agent/stream/{conversation_id}``."""
-        return await answering(self._stream, request)
+        return await answering(self._stream, request, self.telemetry)
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Told of what is asked and answered."""
+        return self.runs.telemetry
 
     async def health(self, _request: HttpRequest) -> HttpResponse:
         """``GET /api/health``."""
-        redis_ok = True
-        try:
-            await self.runs.ping()
-        except RedisError:
-            redis_ok = False
-        hub_ok = await self.hub.is_healthy()
+        redis_ok, hub_ok = await self._reaches()
         healthy = redis_ok and hub_ok
         report = {
             "status": "healthy" if healthy else "unhealthy",
@@ -119,6 +133,33 @@ class Endpoints:
         }
         return json_response(200 if healthy else 503, report)
 
+    async def _reaches(self) -> tuple[bool, bool]:
+        """Whether Redis answers, and the task hub."""
+        redis_ok = True
+        try:
+            await self.runs.ping()
+            self.telemetry.redis_answered()
+        except RedisError as error:
+            redis_ok = False
+            self.telemetry.redis_failed("health", error)
+        return redis_ok, await self.hub.is_healthy()
+
+    async def live(self, _request: HttpRequest) -> HttpResponse:
+        """``GET /api/health/live``: that this is answered is the answer."""
+        return json_response(200, {"status": "live"})
+
+    async def ready(self, _request: HttpRequest) -> HttpResponse:
+        """``GET /api/health/ready``.
+
+        What was reached once may be away for a while: clients are told so, and told to come back. A gateway
+        that sent them away with a status of its own would end browsers' streams for good.
+        """
+        if not self.load.has_been_ready:
+            self.load.has_been_ready = all(await self._reaches())
+        if self.reader.closed or not self.load.has_been_ready:
+            return json_response(503, {"status": "stopping" if self.reader.closed else "starting"})
+        return json_response(200, {"status": "ready"})
+
     async def openapi(self, _request: HttpRequest) -> HttpResponse:
         """``GET /api/openapi.json``."""
         return json_response(200, openapi_document(self.settings.access, self.agents))
@@ -127,7 +168,7 @@ class Endpoints:
         agent = self.agent_of(request)
         wanted = parse_run_input(request)
         self.access.check_joining(request, wanted.conversation_id)
-        state = await self._start(agent, wanted)
+        state = await self._start(agent, wanted, request.trace)
         token = self.access.issue(state.conversation_id)
         headers = {**_identity_headers(state), **(token.headers if token else {})}
         fields = token.fields if token else {}
@@ -146,12 +187,13 @@ class Endpoints:
             return json_response(200, answered(state, wanted.message, answer) | fields, headers)
         return HttpResponse(200, {"content-type": TEXT_TYPE, **headers}, answer.text.encode())
 
-    async def _start(self, agent: str, wanted: RunInput) -> RunState:
+    async def _start(self, agent: str, wanted: RunInput, trace: str) -> RunState:
         """Register the run, then tell the agent: its reader may come before its first chunk."""
         conversation_id = wanted.conversation_id or new_id()
         with self.load.run_starting(len(self.leases.running()), self.settings.limits):
-            state = await self.runs.register(conversation_id, new_id(), agent)
-            self.leases.keep(conversation_id, state.run, agent=agent)
+            state = await self.runs.register(conversation_id, new_id(), agent, trace=trace)
+            self.telemetry.redis_answered()
+            self.leases.keep(conversation_id, state.run, agent=agent, trace=trace)
         try:
             await self.hub.start(
                 RunRequest(
@@ -169,7 +211,8 @@ class Endpoints:
             self.leases.release(conversation_id, state.run)
             await self.runs.fail_unstarted(state)
             raise
-        _log.info("run accepted: conversation=%s run=%s agent=%s", conversation_id, state.run, agent)
+        self.telemetry.run_accepted(agent)
+        _log.debug("run accepted: conversation=%s run=%s agent=%s", conversation_id, state.run, agent)
         return state
 
     async def _status(self, request: HttpRequest) -> HttpResponse:
@@ -213,12 +256,17 @@ class Endpoints:
             state = await self.runs.state(conversation_id, state.run) or state
         elif not state.status.is_terminal:
             await self.runs.request_cancel(conversation_id, state.run)
+            self.telemetry.traces.moment("cancel requested", state.trace, {"agent": agent})
             return json_response(202, {**identity(conversation_id, state.run), "status": "Canceling"})
         return json_response(200, run_report(state, None))
 
     async def _stream(self, request: HttpRequest) -> HttpResponse:
+        began = time.time_ns()
         conversation_id = _conversation_id(request)
-        cursor = request.headers.get("last-event-id") or request.query.get("cursor")
+        asked = request.query.get("cursor")
+        # A reconnect repeats the old query, whose cursor counts no more, but was one.
+        Cursor.parse(asked)
+        cursor = request.headers.get("last-event-id") or asked
         events = request.query.get("events")
         if events not in (None, "", "all"):
             raise InvalidInput("events", events, "all, or nothing")
@@ -226,30 +274,66 @@ class Endpoints:
         headers = {**STREAM_HEADERS, "x-conversation-id": conversation_id}
         if plain:
             headers["content-type"] = TEXT_TYPE
-        limits = self.settings.limits
         try:
-            opened = await self.reader.open(
-                conversation_id,
-                cursor,
-                run=_run_id(request),
-                follow=parse_flag("follow", request.query.get("follow") or False),
-                appear_timeout=self.settings.stream_appear_timeout,
-                # Limits are looked at whenever a read gives something.
-                heartbeat=min(HEARTBEAT, limits.stream_max, limits.stream_idle),
-                restore=self._restorer.restore,
-            )
+            opened = await self._open(request, conversation_id, cursor)
         except StreamUnavailable:
             if not request.is_event_source_reconnect:
                 raise
-            return HttpResponse(200, headers, encode_retry(UNAVAILABLE_RETRY_MS))
+            return HttpResponse(200, headers, encode_retry(UNAVAILABLE_RETRY_MS + self.load.spread_ms))
         if opened.has_nothing_more:
             return HttpResponse(204, {"x-conversation-id": conversation_id})
+        limits = self.settings.limits
         limit = TimeLimit(limits.stream_max, limits.stream_idle)
+        resumed = cursor not in _FROM_THE_START
+        span = await self._reader_span(request, conversation_id, resumed=resumed, began=began)
         if plain:
-            resumed = cursor not in _FROM_THE_START
-            return HttpResponse(200, headers, as_plain_text(opened, resumed=resumed, limit=limit))
-        pieces = as_server_sent_events(opened, all_events=events == "all", limit=limit)
-        return HttpResponse(200, headers, pieces)
+            pieces = as_plain_text(opened, resumed=resumed, limit=limit, span=span)
+        else:
+            pieces = as_server_sent_events(
+                opened,
+                all_events=events == "all",
+                limit=limit,
+                reconnect_ms=lambda: self.load.reconnect_ms,
+                span=span,
+            )
+        return traced(HttpResponse(200, headers, pieces), span)
+
+    async def _open(self, request: HttpRequest, conversation_id: str, cursor: str | None) -> OpenStream:
+        limits = self.settings.limits
+        return await self.reader.open(
+            conversation_id,
+            cursor,
+            run=_run_id(request),
+            follow=parse_flag("follow", request.query.get("follow") or False),
+            appear_timeout=self.settings.stream_appear_timeout,
+            # Limits are looked at whenever a read gives something.
+            heartbeat=min(HEARTBEAT, limits.stream_max, limits.stream_idle),
+            restore=self._restorer.restore,
+        )
+
+    async def _reader_span(
+        self, request: HttpRequest, conversation_id: str, *, resumed: bool, began: int
+    ) -> Span:
+        """The reader's part of the trace of the run that it reads."""
+        if not self.telemetry.traces.is_on:
+            return NO_SPAN
+        state = None
+        with contextlib.suppress(RedisError):
+            run = _run_id(request)
+            if run is None:
+                state = await self.runs.latest_run(conversation_id)
+            else:
+                state = await self.runs.state(conversation_id, run)
+        return self.telemetry.traces.reader(
+            ReaderOpened(
+                conversation_id=conversation_id,
+                route=STREAM_ROUTE,
+                traceparent=request.headers.get(TRACE_HEADER, ""),
+                run_traceparent=state.trace if state is not None else "",
+                resumed=resumed,
+                began=began,
+            )
+        )
 
     @property
     def _restorer(self) -> StreamRestorer:
@@ -282,23 +366,6 @@ class Endpoints:
         if state is not None and state.agent != agent:
             raise RunNotFound
         return state
-
-
-async def answering(answer: Endpoint, request: HttpRequest) -> HttpResponse:
-    """Turn errors into answers; nothing of an unexpected one is shown."""
-    try:
-        return await answer(request)
-    except StreamingError as error:
-        return error_response(error)
-    except RedisError as error:
-        described = describe(error)
-        if isinstance(described, StreamUnavailable):
-            _log.warning("request failed, the stream store is away: error=%s", type(error).__name__)
-        return error_response(described)
-    except Exception as error:  # noqa: BLE001 - the last resort: a client gets an answer, and no detail
-        _log.error("request failed: error=%s", type(error).__name__)
-        _log.debug("request failure", exc_info=True)
-        return error_response(StreamingError("The request failed. Its cause is in the service's log."))
 
 
 def _conversation_id(request: HttpRequest) -> str:

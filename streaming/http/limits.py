@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from streaming.access_settings import LimitSettings
 from streaming.errors import TooManyRuns, TooManyStreams, TooManyStreamsOfClient
 from streaming.text_blocks import Part
+
+#: How long a reader waits before it reconnects, in milliseconds.
+RECONNECT_MS: Final = 1_000
+#: Of more readers than this each makes the time longer over which they come back: a thousand in a second is
+#: what a process takes without delay, and a quarter of a minute is the most that one should wait.
+SPREAD_FROM: Final = 100
+SPREAD_MS_EACH: Final = 1
+SPREAD_MS_MOST: Final = 15_000
 
 
 class Load:
@@ -22,6 +31,8 @@ class Load:
     def __init__(self) -> None:
         #: Streams that are open.
         self.streams = 0
+        #: Redis and the task hub have been reached.
+        self.has_been_ready = False
         self._of_client: Counter[str] = Counter()
         self._runs_starting = 0
 
@@ -39,6 +50,17 @@ class Load:
         self.streams += 1
         self._of_client[client] += 1
         return StreamPlace(self, client)
+
+    @property
+    def reconnect_ms(self) -> int:
+        """How long a reader that is sent away waits before it comes back, in milliseconds."""
+        return RECONNECT_MS + self.spread_ms
+
+    @property
+    def spread_ms(self) -> int:
+        """By how much longer this reader waits, by chance, so that not all come back at once."""
+        most = min(max(0, self.streams - SPREAD_FROM) * SPREAD_MS_EACH, SPREAD_MS_MOST)
+        return random.randint(0, most)  # noqa: S311 - it guards nothing
 
     def _stream_ended(self, client: str) -> None:
         self.streams -= 1

@@ -39,6 +39,8 @@ class HttpRequest:
     body: bytes = b""
     #: The address that the request came from; empty where the host does not tell.
     client: str = ""
+    #: W3C ``traceparent`` of the span in which it is answered; empty where nothing is traced.
+    trace: str = ""
 
     def accepts(self, media_type: str) -> bool:
         """Whether the ``Accept`` header names a media type."""

@@ -53,6 +53,7 @@ def _security(needs: Needs, access: AccessSettings) -> list[dict[str, list[str]]
     wanted = {
         Needs.NOTHING: [],
         Needs.HEALTH: keys if access.health_anonymous is False else [],
+        Needs.METRICS: [] if access.metrics_anonymous else keys,
         Needs.KEY: keys,
         Needs.JOINING: keys + tokens,
         Needs.CONVERSATION: keys + tokens,

@@ -11,7 +11,8 @@ from typing import Final
 
 from streaming.errors import TooManyStreams
 from streaming.http.access import Needs
-from streaming.http.endpoints import STREAM_HEADERS, Endpoints, answering
+from streaming.http.answering import answering
+from streaming.http.endpoints import RUN_ROUTE, STREAM_HEADERS, STREAM_ROUTE, Endpoints
 from streaming.http.limits import CountedBody
 from streaming.http.messages import HttpRequest, HttpResponse
 from streaming.sse import encode_retry
@@ -48,7 +49,9 @@ class Route:
                 return await self._counted(endpoints, request)
             return await self.endpoint(endpoints, request)
 
-        return await answering(admitted, request)
+        response = await answering(admitted, request, endpoints.telemetry)
+        endpoints.telemetry.answered(self.name, response.status)
+        return response
 
     async def _counted(self, endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
         """Answer with a stream that has a place among the open ones for as long as it lasts."""
@@ -70,10 +73,12 @@ class Route:
 
 
 ROUTES: Final = (
-    Route("POST", "/api/agents/{agent}/run", Endpoints.run, Needs.JOINING),
+    Route("POST", RUN_ROUTE, Endpoints.run, Needs.JOINING),
     Route("GET", "/api/agents/{agent}/run/{conversation_id}", Endpoints.status, Needs.CONVERSATION),
     Route("DELETE", "/api/agents/{agent}/run/{conversation_id}", Endpoints.cancel, Needs.CONVERSATION),
-    Route("GET", "/api/agent/stream/{conversation_id}", Endpoints.stream, Needs.CONVERSATION, streams=True),
+    Route("GET", STREAM_ROUTE, Endpoints.stream, Needs.CONVERSATION, streams=True),
     Route("GET", "/api/health", Endpoints.health, Needs.HEALTH),
+    Route("GET", "/api/health/live", Endpoints.live, Needs.NOTHING),
+    Route("GET", "/api/health/ready", Endpoints.ready, Needs.NOTHING),
     Route("GET", "/api/openapi.json", Endpoints.openapi, Needs.NOTHING),
 )

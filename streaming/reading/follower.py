@@ -32,6 +32,7 @@ from streaming.connections import is_cluster, subscription
 from streaming.identifiers import Keys
 from streaming.reading.live_stream import LiveStream
 from streaming.store.stored_entries import PAGE, decode_page, newest_entry
+from streaming.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ def _closed_underneath() -> Iterator[None]:
 class StreamFollower:
     """Follows streams for the readers of the running event loop, over two connections."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, telemetry: Telemetry) -> None:
         self._redis = redis
+        self._telemetry = telemetry
         self._is_cluster = is_cluster(redis)
         #: Whether one command may take keys of several slots.
         self._takes_many_slots = not self._is_cluster
@@ -80,18 +82,14 @@ class StreamFollower:
         self._blocked_on: set[LiveStream] = set()
         self._pubsub: PubSub = subscription(redis)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._closed = False
+        #: Whether readers are to go: the service stops.
+        self.closed = False
         #: The subscription must not be closed under one who subscribes.
         self._subscribing = asyncio.Lock()
 
-    @property
-    def closed(self) -> bool:
-        """Whether readers are to go: the service stops."""
-        return self._closed
-
     async def close(self) -> None:
         """Let all readers go, and both connections."""
-        self._closed = True
+        self.closed = True
         for stream in self._streams.values():
             stream.wake()
         await cancel_and_wait(self._tasks.values())
@@ -143,7 +141,7 @@ class StreamFollower:
             if stream.is_ready:
                 return
             async with self._subscribing:
-                if self._closed:
+                if self.closed:
                     raise RedisConnectionError("The service stops.")
                 idle = () if self._pubsub.subscribed else (IDLE_CHANNEL,)
                 with _closed_underneath():
@@ -158,7 +156,7 @@ class StreamFollower:
 
     async def _unsubscribe(self, channel: str) -> None:
         # A later reader may have come while this one waited for the connection.
-        if self._closed or channel in self._streams:
+        if self.closed or channel in self._streams:
             return
         with contextlib.suppress(RedisError), _closed_underneath():
             await self._pubsub.unsubscribe(channel)
@@ -167,7 +165,7 @@ class StreamFollower:
                 await self._pubsub.subscribe(channel)
 
     def _ensure_task(self, name: str, run: Any) -> None:
-        if self._closed:
+        if self.closed:
             return
         task = self._tasks.get(name)
         if task is None or task.done():
@@ -184,14 +182,15 @@ class StreamFollower:
 
     async def _listen(self) -> None:
         """Mark streams as woken. A (re)subscription is a wake-up too: what came in between was not heard."""
-        while not self._closed:
+        while not self.closed:
             raise_if_cancelled()
             try:
                 # Connects, subscribes again after trouble, and says that all is well now and then.
                 self._take_heard(await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds()))
+                self._telemetry.redis_answered()
                 await self._hear_more()
             except Exception as error:  # noqa: BLE001 - readers hear of nothing without this task
-                _log.warning("stream subscription broke, reconnecting: error=%s", type(error).__name__)
+                self._telemetry.redis_failed("subscription", error)
                 await asyncio.sleep(RETRY_PAUSE.total_seconds())
 
     async def _hear_more(self) -> None:
@@ -225,14 +224,14 @@ class StreamFollower:
             self._mark_woken(stream.keys.channel)
 
     async def _patrol(self) -> None:
-        while not self._closed:
+        while not self.closed:
             await asyncio.sleep(PATROL_INTERVAL.total_seconds())
             now = asyncio.get_running_loop().time()
             for stream in list(self._streams.values()):
                 stream.patrol(now)
 
     async def _read_woken(self) -> None:
-        while not self._closed:
+        while not self.closed:
             raise_if_cancelled()
             await self._something_woken.wait()
             self._something_woken.clear()
@@ -242,8 +241,9 @@ class StreamFollower:
                 self._woken.difference_update(channels)
                 try:
                     await self._read([self._streams[name] for name in channels if name in self._streams])
+                    self._telemetry.redis_answered()
                 except Exception as error:  # noqa: BLE001 - readers are given nothing without this task
-                    _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
+                    self._telemetry.redis_failed("read", error)
                     self._woken.update(channels)
                     await asyncio.sleep(RETRY_PAUSE.total_seconds())
 
@@ -266,7 +266,7 @@ class StreamFollower:
         try:
             reply: Any = await self._redis.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
         except (RedisError, OSError) as error:
-            _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
+            self._telemetry.redis_failed("read", error)
             loop = asyncio.get_running_loop()
             loop.call_later(RETRY_PAUSE.total_seconds(), self._mark_woken, stream.keys.channel)
         else:
@@ -282,11 +282,11 @@ class StreamFollower:
         # Both readers of this class may bring the same entries.
         fresh = [entry for entry in decode_page(reply) if entry.id > stream.tail]
         if fresh:
-            stream.add([*fresh], fresh[-1].id)
+            stream.add(fresh)
 
     async def _read_foreign(self) -> None:
         """Wait for the streams whose writers publish nothing; begin again when their set grows."""
-        while not self._closed:
+        while not self.closed:
             raise_if_cancelled()
             foreign = [stream for stream in self._streams.values() if stream.foreign_readers]
             if not foreign:
@@ -320,9 +320,10 @@ class StreamFollower:
             self._takes_many_slots = False
             return
         except (RedisError, OSError) as error:
-            _log.warning("blocking stream read failed, retrying: error=%s", type(error).__name__)
+            self._telemetry.redis_failed("blocking_read", error)
             await asyncio.sleep(RETRY_PAUSE.total_seconds())
             return
+        self._telemetry.redis_answered()
         by_key = {stream.keys.stream: stream for stream in streams}
         for key, entries in reply.items() if isinstance(reply, dict) else reply or []:
             self._take(by_key[key if isinstance(key, str) else bytes(key).decode()], list(entries))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections import deque
-from itertools import chain, islice
-from typing import Final, cast
+from itertools import chain
+from typing import Any, Final
 
 import msgspec
 
+from streaming.entries import StreamChunk, decode_entry
 from streaming.errors import InvalidCursor
 from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id
 from streaming.reading.liveness import ProducerWatch
-from streaming.text_blocks import Part, TextBlock, chunks_of, parts_of
+from streaming.text_blocks import Part, block_of, chunks_of, parts_of
 
 #: Entries of a stream kept in memory for its readers; one that falls behind pages from Redis instead.
 RING_ENTRIES: Final = 256
@@ -35,13 +35,14 @@ class LiveStream:
         #: One watch for each run that is read (``None``: the latest), shared by its readers.
         self.watches: dict[str | None, ProducerWatch] = {}
         self.preparing = asyncio.Lock()
-        #: Batches as they came, the last id of each, and how many entries they have.
-        self._batches: deque[list[Part]] = deque()
-        self._lasts: deque[EntryId] = deque()
-        self._sizes: deque[int] = deque()
+        #: As they came: the last id of each batch, how many entries it has, and the batch.
+        self._batches: deque[tuple[EntryId, int, list[Part]]] = deque()
         self._entries = 0
-        #: The entry before the newest batch.
+        #: The newest batch, and the entry before it.
+        self._newest: list[Part] = []
         self._before_newest: EntryId | None = None
+        #: ``tail`` as text.
+        self._tail_text = str(FIRST)
         #: Those who wait for something new, each with the time at which it stops waiting.
         self._waiters: dict[asyncio.Future[bool], float] = {}
 
@@ -53,11 +54,10 @@ class LiveStream:
         """The entries after a cursor that is covered."""
         if cursor == self._before_newest:
             # Where almost all readers are.
-            return self._batches[-1]
+            return self._newest
         if cursor >= self.tail:
             return []
-        first = bisect_right(self._lasts, cursor)
-        batches = list(islice(self._batches, first, None))
+        batches = [parts for last, _, parts in self._batches if last > cursor]
         # The cursor may lie inside of it.
         begun = [chunk for chunk in chunks_of(batches[0]) if chunk.id > cursor]
         return [*begun, *chain.from_iterable(batches[1:])]
@@ -91,29 +91,45 @@ class LiveStream:
             return False
         try:
             before, *carried = _MESSAGE.decode(message)
-            ids = [parse_entry_id(cast("str", entry_id)) for entry_id in carried[::2]]
-            parts = parts_of(list(zip(carried[::2], carried[1::2], strict=True)))
-            newest = ids[-1]
+            newest = parse_entry_id(carried[-2])  # type: ignore[arg-type]  # a list raises TypeError
+            parts, size = _parts(carried, newest)
         except (msgspec.MsgspecError, InvalidCursor, TypeError, ValueError, IndexError):
             # Somebody else's message.
             return False
         if newest <= self.tail:
             return True
-        if before != str(self.tail):
+        if before != self._tail_text:
             return False
-        self.add(parts, newest)
+        self._add(parts, size, newest, carried[-2])  # type: ignore[arg-type]  # see above
         return True
 
-    def add(self, parts: list[Part], newest: EntryId) -> None:
-        """Take entries that were read after ``tail``, the last of which is ``newest``."""
-        self._before_newest, self.tail = self.tail, newest
-        size = sum(len(part) if isinstance(part, TextBlock) else 1 for part in parts)
-        self._batches.append(parts)
-        self._lasts.append(newest)
-        self._sizes.append(size)
+    def add(self, entries: list[StreamChunk]) -> None:
+        """Take entries that were read after ``tail``, one at least."""
+        newest = entries[-1]
+        self._add([*entries], len(entries), newest.id, str(newest.id))
+
+    def _add(self, parts: list[Part], size: int, newest: EntryId, text: str) -> None:
+        self._before_newest, self._newest = self.tail, parts
+        self.tail, self._tail_text = newest, text
+        self._batches.append((newest, size, parts))
         self._entries += size
         while self._entries > RING_ENTRIES and len(self._batches) > 1:
-            self._batches.popleft()
-            self.start = self._lasts.popleft()
-            self._entries -= self._sizes.popleft()
+            self.start, gone, _ = self._batches.popleft()
+            self._entries -= gone
         self.wake()
+
+
+def _parts(carried: list[Any], newest: EntryId) -> tuple[list[Part], int]:
+    """What a wake-up carries: ids and fields in turns; and how many entries that is.
+
+    Raises:
+        InvalidCursor, TypeError, ValueError: it is something else.
+    """
+    entries = list(zip(carried[::2], carried[1::2], strict=True))
+    if len(entries) == 1:
+        # Nearly always.
+        block = block_of(*entries[0], newest)
+        return [decode_entry(*entries[0]) if block is None else block], 1
+    for entry_id, _ in entries:
+        parse_entry_id(entry_id)
+    return parts_of(entries), len(entries)

@@ -120,7 +120,7 @@ class ProducerWatch:
             try:
                 self._over = await self._look(restore)
             except RedisError as error:
-                _log.warning("producer check failed: error=%s", type(error).__name__)
+                self._runs.telemetry.redis_failed("producer_check", error)
         return self._over
 
     async def _look(self, restore: Restore | None) -> bool:

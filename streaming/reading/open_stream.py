@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
-from streaming.entries import GAP, RESET, StreamChunk
+from streaming.entries import RESET, StreamChunk
 from streaming.errors import StreamingError
 from streaming.identifiers import EntryId, keys_of
 from streaming.reading.follower import RETRY_PAUSE, StreamFollower
@@ -21,6 +21,7 @@ from streaming.reading.live_stream import LiveStream
 from streaming.reading.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
 from streaming.reading.span import Span
 from streaming.reading.stored_pages import StoredPages
+from streaming.reading.told import LOST_CODE, gap, lost, reset
 from streaming.store.run_states import RunState
 from streaming.store.run_store import RunStore
 from streaming.store.stored_entries import Page
@@ -31,8 +32,8 @@ _T = TypeVar("_T")
 
 #: How long Redis may stay away while somebody reads, before the reader is sent away to come back.
 PATIENCE: Final = timedelta(seconds=60)
-LOST_MESSAGE: Final = "The stream was deleted or has expired before the run ended."
-LOST_CODE: Final = "stream_lost"
+#: Why a reader was told of a gap or reset, in telemetry.
+CURSOR_GONE: Final = "cursor_gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class ReadOptions:
     heartbeat: timedelta
     #: Asked for a run that Redis loses while it is read.
     restore: Restore | None
+    #: Its client came back with a cursor.
+    resumed: bool = False
 
 
 class OpenStream:
@@ -67,6 +70,8 @@ class OpenStream:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._runs = runs
+        self.telemetry = runs.telemetry
+        self._resumed = options.resumed
         self._follower = follower
         self._producers = producers
         self._restore = options.restore
@@ -83,7 +88,7 @@ class OpenStream:
             run, attempt, sequence = span.expected
             self._expected[run] = (attempt, sequence)
         self._at_terminal = False
-        self._start_told = False
+        self._start_told = self._end_told = False
         self._replaying = True
         self._ended = False
         self._live: LiveStream | None = None
@@ -105,6 +110,16 @@ class OpenStream:
         """Whether the conversation's runs are read one after the other, not only one of them."""
         return self._span.run is None
 
+    @property
+    def cursor(self) -> EntryId:
+        """The last entry that was given."""
+        return self._cursor
+
+    @property
+    def is_live(self) -> bool:
+        """Whether entries are given as they are appended, after what was stored before."""
+        return self._live is not None
+
     def __aiter__(self) -> OpenStream:
         """Iterate over the batches; once."""
         return self
@@ -113,8 +128,8 @@ class OpenStream:
         """The next batch. No generators here: one that its reader leaves behind would be left open inside."""
         try:
             while not self._ended:
-                live = self._at_hand()
-                if live is None:
+                live = self._live
+                if live is None or self._is_due(live):
                     shown = await self._advance()
                 elif batch := live.after(self._cursor):
                     shown, at_end = self._show(batch)
@@ -138,6 +153,9 @@ class OpenStream:
     async def aclose(self) -> None:
         """Stop following. An ended or broken off read does so by itself."""
         self._ended = True
+        if self._start_told and not self._end_told:
+            self._end_told = True
+            self.telemetry.reader_closed(cut_short=self.cut_short)
         await self._pages.aclose()
         live, self._live = self._live, None
         if live is not None:
@@ -146,12 +164,15 @@ class OpenStream:
     def _is_over(self) -> bool:
         return self._ended
 
-    def _at_hand(self) -> LiveStream | None:
-        """The entries in memory, where they are all that this reader needs; ``None``: there is more to do."""
-        live = self._live
-        if live is None or self._is_overdue or self._run_has_ended or self._follower.closed or self.cut_short:
-            return None
-        return live if live.covers(self._cursor) else None
+    def _is_due(self, live: LiveStream) -> bool:
+        """Whether there is more to do than to take what is in memory."""
+        return (
+            self._is_overdue
+            or self._run_has_ended
+            or self.cut_short
+            or self._follower.closed
+            or self._cursor < live.start
+        )
 
     async def _advance(self) -> list[Part] | None:
         """One step: a batch to show, or ``None`` where this step has none."""
@@ -160,13 +181,14 @@ class OpenStream:
             return None
         if not self._start_told:
             self._start_told = True
+            self.telemetry.reader_opened(resumed=self._resumed)
             if self._span.gap:
-                return [
-                    _gap(self._cursor, "the cursor's entry is not retained: some after it may be missing")
-                ]
+                self.telemetry.gap_told(CURSOR_GONE)
+                return [gap(self._cursor, "the cursor's entry is not retained: some after it may be missing")]
             if self._span.anew:
+                self.telemetry.reset_told(CURSOR_GONE)
                 return [
-                    _reset(self._cursor, self._span.run, "the cursor's entry is gone: all of it comes again")
+                    reset(self._cursor, self._span.run, "the cursor's entry is gone: all of it comes again")
                 ]
         batch = await (self._replay() if self._replaying else self._follow_on())
         return None if batch is None else await self._present(batch)
@@ -182,13 +204,13 @@ class OpenStream:
         if not shown:
             # Entries of other runs are no sign of life to this reader.
             return self._heartbeat_if_due()
-        self._silent_since = self._now()
+        self._silent_since = self._loop.time()
         return shown
 
     def _heartbeat_if_due(self) -> list[Part] | None:
-        if self._now() - self._silent_since < self._heartbeat:
+        if self._loop.time() - self._silent_since < self._heartbeat:
             return None
-        self._silent_since = self._now()
+        self._silent_since = self._loop.time()
         return []
 
     async def _replay(self) -> list[Part] | None:
@@ -234,7 +256,7 @@ class OpenStream:
             stored = await self._stored()
             if stored == [] and not await self._is_restored():
                 self._ended = True
-                return self._end_of_lost_stream()
+                return [] if self._at_terminal else [lost(self._cursor)]
             return stored or None
         self._follower.look_again(live)
         return []
@@ -245,7 +267,7 @@ class OpenStream:
         # Then its end is gone from the stream: nothing is waited for.
         self._run_has_ended = self._span.run is not None and state is not None and state.status.is_terminal
         self._live = await self._patiently(lambda: self._follower.acquire(self._keys, foreign=self._foreign))
-        self._silent_since = self._now()
+        self._silent_since = self._loop.time()
 
     async def _is_restored(self) -> bool:
         """Whether a run whose end was deleted from the stream has been written again."""
@@ -257,12 +279,6 @@ class OpenStream:
         except (StreamingError, RedisError) as error:
             _log.warning("stream not rebuilt: error=%s", type(error).__name__)
             return False
-
-    def _end_of_lost_stream(self) -> list[Part]:
-        """Nothing can be stored any more, so the reader itself says that it is over."""
-        if self._at_terminal:
-            return []
-        return [StreamChunk(entry_id=str(self._cursor), error=LOST_MESSAGE, code=LOST_CODE)]
 
     async def _page(self) -> Page:
         """The next stored entries."""
@@ -332,10 +348,14 @@ class OpenStream:
                 return False
             if chunk.sequence > expected:
                 missing = f"entries {expected} to {chunk.sequence - 1} are no longer retained"
-                shown.append(_gap(self._cursor, missing))
+                self.telemetry.gap_told("hole")
+                shown.append(gap(self._cursor, missing))
             elif chunk.sequence < expected:
                 # Redis forgot the run, and with it that there was an attempt of this number.
-                shown.append(_reset(self._cursor, chunk.run, "the run begins again"))
+                self.telemetry.reset_told("run_forgotten")
+                shown.append(reset(self._cursor, chunk.run, "the run begins again"))
+        if chunk.type == RESET:
+            self.telemetry.reset_told("stored")
         shown.append(chunk)
         self._at_terminal = chunk.is_terminal
         return self._at_terminal
@@ -357,27 +377,20 @@ class OpenStream:
             self._expected[chunk.run] = (chunk.attempt, following)
         return expected
 
-    def _now(self) -> float:
-        return self._loop.time()
-
     async def _patiently(self, read: Callable[[], Awaitable[_T]]) -> _T | None:
         """Read from Redis, again while it is away; ``None`` once the read is cut short."""
-        give_up_at = self._now() + PATIENCE.total_seconds()
+        give_up_at = self._loop.time() + PATIENCE.total_seconds()
+        has_failed = False
         while True:
             try:
-                return await read()
+                answer = await read()
+                if has_failed:
+                    self.telemetry.redis_answered()
+                return answer
             except RedisError as error:
-                _log.warning("stream read failed, retrying: error=%s", type(error).__name__)
-                if self._follower.closed or self._now() >= give_up_at:
+                has_failed = True
+                self.telemetry.redis_failed("read", error)
+                if self._follower.closed or self._loop.time() >= give_up_at:
                     self.cut_short = True
                     return None
             await asyncio.sleep(RETRY_PAUSE.total_seconds())
-
-
-def _gap(cursor: EntryId, reason: str) -> StreamChunk:
-    return StreamChunk(entry_id=str(cursor), type=GAP, data={"reason": reason}, is_entry=False)
-
-
-def _reset(cursor: EntryId, run: str | None, reason: str) -> StreamChunk:
-    """A ``reset`` of the reader's own."""
-    return StreamChunk(entry_id=str(cursor), type=RESET, data={"reason": reason}, run=run, is_entry=False)

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
 from streaming.errors import ConversationNotFound, RunNotFound
-from streaming.identifiers import Keys, keys_of
+from streaming.identifiers import FIRST, Keys, keys_of
 from streaming.reading.follower import StreamFollower
 from streaming.reading.liveness import ProducerCheck
 from streaming.reading.open_stream import OpenStream, ReadOptions
@@ -32,18 +32,31 @@ HEARTBEAT: Final = timedelta(seconds=15)
 class StreamReader:
     """Reads streams on the running event loop."""
 
-    def __init__(self, redis: Redis, runs: RunStore, *, dead_after: timedelta = timedelta(0)) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        runs: RunStore,
+        *,
+        dead_after: timedelta = timedelta(0),
+        producers: ProducerCheck | None = None,
+    ) -> None:
         """Read from ``redis``.
 
         Args:
             redis: The loop's client.
             runs: The same Redis.
             dead_after: How long after its lease a run is given up. Longer where a scheduler may resume it.
+            producers: Looks whether runs have a producer, in another way.
         """
         self._redis = redis
         self._runs = runs
-        self.producers: Final = ProducerCheck(runs, dead_after)
-        self._follower = StreamFollower(redis)
+        self.producers: Final = producers or ProducerCheck(runs, dead_after)
+        self._follower = StreamFollower(redis, runs.telemetry)
+
+    @property
+    def closed(self) -> bool:
+        """Whether readers are sent away: the service stops."""
+        return self._follower.closed
 
     async def close(self) -> None:
         """Let all readers go: they end as if cut."""
@@ -92,7 +105,9 @@ class StreamReader:
                     await self._wait_until_there(conversation_id, run, appear_timeout, restore)
                 span = await finder.find(wanted, run)
         except RedisError as error:
+            self._runs.telemetry.redis_failed("open", error)
             raise describe(error) from error
+        self._runs.telemetry.redis_answered()
         if follow and run is None:
             # Whoever follows a conversation wants all of it.
             span = replace(span, run=None)
@@ -103,7 +118,12 @@ class StreamReader:
             conversation_id,
             span=span,
             producers=self.producers,
-            options=ReadOptions(follow=follow, heartbeat=heartbeat, restore=restore),
+            options=ReadOptions(
+                follow=follow,
+                heartbeat=heartbeat,
+                restore=restore,
+                resumed=wanted.after not in (None, FIRST),
+            ),
         )
 
     async def _wait_until_there(

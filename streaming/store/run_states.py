@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streaming.entries import RunStatus
@@ -28,6 +29,35 @@ class RunState:
     created: int
     started: int | None
     ended: int | None
+    #: W3C ``traceparent`` of what follows the request that started it; empty where nothing is traced.
+    trace: str = ""
+
+
+def decode_state(conversation_id: str, run: str, held: Mapping[str, str]) -> RunState:
+    """Read the hash of a run's state.
+
+    Raises:
+        KeyError: a field is missing.
+        ValueError: a field has a value that can't be one.
+    """
+    return RunState(
+        conversation_id=conversation_id,
+        run=run,
+        agent=held["agent"],
+        status=RunStatus(held["status"]),
+        attempt=int(held["attempt"]),
+        entries=int(held["next"]),
+        start=held["start"],
+        terminal=held.get("terminal"),
+        created=int(held["created"]),
+        started=_optional_int(held.get("started")),
+        ended=_optional_int(held.get("ended")),
+        trace=held.get("trace", ""),
+    )
+
+
+def _optional_int(value: str | None) -> int | None:
+    return None if value is None else int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +73,10 @@ class Attempt:
     owner: str = ""
     #: The time when this was asked for, Unix time in milliseconds by the clock of Redis.
     began: int = field(default=0, compare=False)
+    #: When the run was registered, by the same clock.
+    created: int = field(default=0, compare=False)
+    #: The run's ``RunState.trace``.
+    trace: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,19 @@ from streaming.connections import is_cluster
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
-from streaming.store.run_states import Appended, Attempt, Forgotten, Renewal, RunState, Settlement
+from streaming.store.conversations import Conversations
+from streaming.store.run_states import (
+    Appended,
+    Attempt,
+    Forgotten,
+    Renewal,
+    RunState,
+    Settlement,
+    decode_state,
+)
 from streaming.store.scripts import Scripts
 from streaming.store.stored_entries import entry_at
+from streaming.telemetry import Facts, Telemetry, TerminalWritten
 
 #: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
 #: within it, so that one slow round trip ends nothing.
@@ -41,21 +51,37 @@ PROBE_TTL: Final = timedelta(seconds=1)
 class RunStore:
     """Runs of conversations, in one Redis."""
 
-    def __init__(self, redis: Redis, stream_ttl: timedelta, *, wait_replicas: int = 0) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        stream_ttl: timedelta,
+        *,
+        wait_replicas: int = 0,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         """Keep runs in ``redis``.
 
         Args:
             redis: The event loop's client.
             stream_ttl: How long a stream lives after its last append.
             wait_replicas: An append counts only when so many replicas have it.
+            telemetry: Told of what becomes of runs, also by all who write or read through this store.
         """
+        self.telemetry: Final = telemetry or Telemetry()
         self._redis = redis
         self._scripts = Scripts(redis, wait_replicas=wait_replicas)
         self._ttl = _milliseconds(stream_ttl)
         # A cluster passes every message on to all of its nodes.
         self._carried = 0 if is_cluster(redis) else CARRIED_BYTES
 
-    async def register(self, conversation_id: str, run: str, agent: str, *, attempt: int = 0) -> RunState:
+    @property
+    def conversations(self) -> Conversations:
+        """What is stored, for those who look at it."""
+        return Conversations(self._redis)
+
+    async def register(
+        self, conversation_id: str, run: str, agent: str, *, attempt: int = 0, trace: str = ""
+    ) -> RunState:
         """Make a run known before its agent is told of it. Registering it again changes nothing.
 
         Args:
@@ -63,6 +89,7 @@ class RunStore:
             run: The framework's correlation id.
             agent: The agent's name.
             attempt: Of a run in progress that Redis has forgotten; its producer then writes it again.
+            trace: W3C ``traceparent`` of what is to follow the request that starts the run.
 
         Raises:
             RunLost: Redis forgets runs as fast as they are registered.
@@ -73,7 +100,7 @@ class RunStore:
             await self._scripts.call(
                 "register",
                 [keys.stream, keys.runs, keys.run(run)],
-                [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel, attempt],
+                [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel, attempt, trace],
             )
             state = await self.state(conversation_id, run)
             if state is not None:
@@ -123,8 +150,18 @@ class RunStore:
             ],
         )
         _raise_refusal(reply, first=0)
-        number, next_sequence, cancel, began = (int(value) for value in reply[1:5])
-        return Attempt(conversation_id, run, number, next_sequence, bool(cancel), owner, began)
+        number, next_sequence, cancel, began, created = (int(value) for value in reply[1:6])
+        return Attempt(
+            conversation_id=conversation_id,
+            run=run,
+            number=number,
+            next_sequence=next_sequence,
+            cancel_requested=bool(cancel),
+            owner=owner,
+            began=began,
+            created=created,
+            trace=_str(reply[6]),
+        )
 
     async def append(self, attempt: Attempt, first: int, entries: Sequence[NewEntry]) -> Appended:
         """Append entries with the sequences ``first``, ``first + 1`` …, once, however often it is repeated.
@@ -186,7 +223,13 @@ class RunStore:
                 *outcome.fields()[4:],
             ],
         )
-        return Settlement(_str(reply[0]))
+        settlement = Settlement(_str(reply[0]))
+        if settlement is Settlement.SETTLED:
+            ended = TerminalWritten(state.agent, status.value, outcome.code or "")
+            self.telemetry.terminal_written(ended)
+            facts: Facts = {"agent": state.agent, "attempt": state.attempt, "entries": state.entries}
+            self.telemetry.traces.moment(f"run {status.value}", state.trace, facts)
+        return settlement
 
     async def fail_unstarted(self, state: RunState) -> bool:
         """End a run that its task hub did not take. Returns whether this call did."""
@@ -234,19 +277,7 @@ class RunStore:
         held = {_str(name): _str(value) for name, value in reply.items()}
         if "status" not in held:
             return None
-        return RunState(
-            conversation_id=conversation_id,
-            run=run,
-            agent=held["agent"],
-            status=RunStatus(held["status"]),
-            attempt=int(held["attempt"]),
-            entries=int(held["next"]),
-            start=held["start"],
-            terminal=held.get("terminal"),
-            created=int(held["created"]),
-            started=_optional_int(held.get("started")),
-            ended=_optional_int(held.get("ended")),
-        )
+        return decode_state(conversation_id, run, held)
 
     async def terminal(self, state: RunState) -> StreamChunk | None:
         """The run's terminal entry, if the run has ended and the entry is retained."""
@@ -293,10 +324,6 @@ def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:
 
 def _str(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
-
-
-def _optional_int(value: str | None) -> int | None:
-    return None if value is None else int(value)
 
 
 def _milliseconds(value: timedelta) -> int:

@@ -23,6 +23,7 @@ from streaming.connections import subscription
 from streaming.entries import RunStatus
 from streaming.store.run_states import Renewal
 from streaming.store.run_store import CONTROL_CHANNEL, LEASE, RunStore
+from streaming.telemetry import Telemetry
 from streaming.writing.run_control import RunControl, StopReason
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class _Kept:
     agent: str
     attempt: int
     control: RunControl | None
+    #: The run's ``RunState.trace``.
+    trace: str = ""
     #: Since when, by the process's monotonic clock, in seconds.
     since: float = field(default_factory=time.monotonic)
 
@@ -66,7 +69,10 @@ class _Kept:
 class LeaseKeeper:
     """Renews the leases of the runs it was given, until told to stop or they end."""
 
-    def __init__(self, connect: Callable[[], Redis], stream_ttl: timedelta) -> None:
+    def __init__(
+        self, connect: Callable[[], Redis], stream_ttl: timedelta, *, telemetry: Telemetry | None = None
+    ) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._connect = connect
         self._ttl = stream_ttl
         self._kept: dict[tuple[str, str], _Kept] = {}
@@ -83,13 +89,14 @@ class LeaseKeeper:
         agent: str,
         attempt: int = 0,
         control: RunControl | None = None,
+        trace: str = "",
     ) -> None:
         """Keep a run's lease, and the run known to Redis.
 
         ``attempt`` 0 keeps one that has not begun, on behalf of its task hub.
         """
         with self._lock:
-            self._kept[conversation_id, run] = _Kept(agent, attempt, control)
+            self._kept[conversation_id, run] = _Kept(agent, attempt, control, trace)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._main, name="lease-keeper", daemon=True)
                 self._thread.start()
@@ -132,7 +139,7 @@ class LeaseKeeper:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         redis = self._connect()
         listening = asyncio.create_task(self._listen(redis))
-        store = RunStore(redis, self._ttl)
+        store = RunStore(redis, self._ttl, telemetry=self._telemetry)
         try:
             while not self._stopping.is_set():
                 with contextlib.suppress(TimeoutError):
@@ -146,17 +153,22 @@ class LeaseKeeper:
 
     async def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
         if kept.is_overdue:
+            self._telemetry.lease_troubled("never_begun")
             _log.warning("run never begun: conversation=%s run=%s", conversation_id, run)
             self.release(conversation_id, run)
             return
         try:
             renewed = await store.renew(conversation_id, run, kept.attempt)
             if renewed is None and self._kept.get((conversation_id, run)) is kept:
-                await store.register(conversation_id, run, kept.agent, attempt=kept.attempt)
+                await store.register(conversation_id, run, kept.agent, attempt=kept.attempt, trace=kept.trace)
+                self._telemetry.lease_troubled("forgotten")
                 _log.warning("run made known again: conversation=%s run=%s", conversation_id, run)
         except Exception as error:  # noqa: BLE001 - one run's trouble must not cost the others their lease
-            _log.warning("lease renewal failed: run=%s error=%s", run, type(error).__name__)
+            self._telemetry.lease_troubled("failed")
+            self._telemetry.redis_failed("lease", error)
+            _log.debug("lease renewal failed: run=%s error=%s", run, type(error).__name__)
             return
+        self._telemetry.redis_answered()
         if renewed is None:
             return
         if kept.is_superseded(renewed):
@@ -177,7 +189,7 @@ class LeaseKeeper:
                     if kept is not None:
                         self._stop(conversation_id, run, kept, StopReason.CANCELLED)
             except Exception as error:  # noqa: BLE001 - whatever broke: the next subscription is a new one
-                _log.warning("control subscription broke, reconnecting: error=%s", type(error).__name__)
+                self._telemetry.redis_failed("control_subscription", error)
                 await asyncio.sleep(RESUBSCRIBE_PAUSE.total_seconds())
             finally:
                 with contextlib.suppress(RedisError):

@@ -78,6 +78,7 @@ class StreamRestorer:
             # Another execution of the run has taken over, or Redis was flushed once more.
             _log.warning("stream not rebuilt, %s: run=%s", refused.code, answer.run)
             return not isinstance(refused, RunLost)
+        self._runs.telemetry.stream_restored()
         _log.warning(
             "stream rebuilt from the durable answer: conversation=%s run=%s", conversation_id, answer.run
         )

@@ -29,6 +29,10 @@ class RunControl:
     def __init__(self, conversation_id: str, run: str) -> None:
         self.conversation_id = conversation_id
         self.run = run
+        #: Of the attempt that it has begun; 0: none yet.
+        self.attempt = 0
+        #: The run's ``RunState.trace``.
+        self.trace = ""
         #: Names under which this execution has begun attempts: a new one each time that it writes again.
         self.owners: set[str] = set()
         self._loop = asyncio.get_running_loop()

@@ -55,7 +55,9 @@ class RunWriter:
         patience: timedelta = PATIENCE,
     ) -> None:
         self._store = store
-        self._attempt = attempt
+        self._telemetry = store.telemetry
+        #: What it writes for.
+        self.attempt: Final = attempt
         self._on_cancel = on_cancel
         self._patience = patience.total_seconds()
         self._waiting: deque[NewEntry] = deque()
@@ -64,6 +66,9 @@ class RunWriter:
         self._draining: asyncio.Task[None] | None = None
         self._progress = asyncio.Event()
         self._failure: Exception | None = None
+        #: Batches that are in Redis, and how often one was sent once more.
+        self.appends = 0
+        self.retries = 0
         #: The clock of Redis, Unix time in milliseconds, at a time of the loop's clock.
         self._redis_clock = (attempt.began, asyncio.get_running_loop().time())
 
@@ -76,7 +81,12 @@ class RunWriter:
         """
         clock, at = self._redis_clock
         elapsed = asyncio.get_running_loop().time() - at + CLOCK_MARGIN.total_seconds()
-        return Forgotten(self._attempt, clock + int(elapsed * 1000))
+        return Forgotten(self.attempt, clock + int(elapsed * 1000))
+
+    def carry_on(self, before: RunWriter) -> None:
+        """Count on from the one that wrote the same execution before."""
+        self.appends += before.appends
+        self.retries += before.retries
 
     async def put(self, entry: NewEntry) -> None:
         """Hand an entry over. Waits while the buffer is full.
@@ -90,6 +100,7 @@ class RunWriter:
         self._raise_failure()
         self._waiting.append(entry)
         self._waiting_size += entry.size
+        self._telemetry.buffered(1)
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain(), name="stream-writer")
             # What the agent does next may block the loop, so this is sent before.
@@ -125,14 +136,19 @@ class RunWriter:
                     self._waiting.popleft()
                     self._waiting_size -= entry.size
                 self._next_sequence += len(batch)
+                self._telemetry.buffered(-len(batch))
                 self._progress.set()
         except (WriterRefused, StreamUnavailable) as failure:
             self._failure = failure
+            if isinstance(failure, WriterRefused):
+                self._telemetry.writer_refused(failure.code)
         except Exception as failure:  # noqa: BLE001 - told to the one who waits for the flush
-            _log.error("stream writer broke: run=%s error=%s", self._attempt.run, type(failure).__name__)
+            _log.error("stream writer broke: run=%s error=%s", self.attempt.run, type(failure).__name__)
             _log.debug("stream writer failure", exc_info=True)
             self._failure = failure
         finally:
+            # Of a writer that has failed nothing is sent any more.
+            self._telemetry.buffered(-len(self._waiting) if self._waiting else 0)
             self._draining = None
             self._progress.set()
 
@@ -148,27 +164,29 @@ class RunWriter:
 
     async def _append(self, batch: list[NewEntry]) -> None:
         """Append, again and again while Redis is away: the script drops what is there already."""
-        loop = asyncio.get_running_loop()
-        sent_at = loop.time()
+        loop, telemetry = asyncio.get_running_loop(), self._telemetry
+        first_sent_at = sent_at = loop.time()
         give_up_at: float | None = None
         pause = RETRY_FIRST.total_seconds()
         while True:
             try:
-                appended = await self._store.append(self._attempt, self._next_sequence, batch)
+                appended = await self._store.append(self.attempt, self._next_sequence, batch)
             except RedisError as error:
+                telemetry.redis_failed("append", error)
                 give_up_at = give_up_at or loop.time() + self._patience
                 if loop.time() >= give_up_at:
                     raise StreamUnavailable from error
-                _log.warning(
-                    "stream append failed, retrying: conversation=%s run=%s error=%s",
-                    self._attempt.conversation_id,
-                    self._attempt.run,
-                    type(error).__name__,
-                )
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, RETRY_MOST.total_seconds())
+                self.retries += 1
+                telemetry.append_retried()
+                sent_at = loop.time()
             else:
-                self._note(appended, sent_at)
+                self.appends += 1
+                telemetry.appended(len(batch), loop.time() - sent_at)
+                if give_up_at is not None:
+                    telemetry.redis_answered()
+                self._note(appended, first_sent_at)
                 return
 
     def _note(self, appended: Appended, sent_at: float) -> None:

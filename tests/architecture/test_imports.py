@@ -31,6 +31,7 @@ _PARTS: Final = (
     "bridges",
     "chat",
     "hosting",
+    "inspector",
     "redis_callback",
     "redis_stream_response_handler",
     "streaming",
@@ -51,6 +52,7 @@ ROOMS: Final = {
     "agents": Room(ours=("hosting.models", "streaming.settings", "tools")),
     "hosting": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
     "bridges": Room(ours=("redis_callback", "redis_stream_response_handler", "streaming")),
+    "inspector": Room(ours=("hosting.embedded", "streaming"), others=("redis", "rich")),
     "chat": Room(ours=("streaming",), others=()),
     "function_app": Room(ours=(*_PARTS, "composition")),
     "composition": Room(ours=_PARTS),
@@ -80,7 +82,12 @@ ROOMS: Final = {
 }
 
 #: Packages that one package of ours alone may import, and the tests: nothing else needs what is optional.
-OPTIONAL: Final = {"azure.ai": "bridges.azure_ai_agents"}
+OPTIONAL: Final = {
+    "azure.ai": "bridges.azure_ai_agents",
+    "azure.monitor": "bridges.telemetry",
+    "opentelemetry": "bridges.telemetry",
+    "prometheus_client": "bridges.telemetry",
+}
 
 #: The floors of ``streaming``, from the ground up: a package imports what lies below it.
 FLOORS: Final = (

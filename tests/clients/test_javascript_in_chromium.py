@@ -145,7 +145,8 @@ async def test_the_reading_tab_is_closed(server: FaultServer, tabs: BrowserConte
     pages = [await open_tab(tabs, server, "slow-2", shared=True) for _ in range(4)]
     while len(pages) > 1:
         count = await pages[0].evaluate("ids.length")
-        await pages[0].wait_for_function("(count) => ids.length > count + 5", arg=count)
+        # On a machine that is busy it may all be read by now.
+        await pages[0].wait_for_function("(count) => ids.length > Math.min(count + 5, 60)", arg=count)
         await pages.pop(0).close()
     assert await pages[0].evaluate("reading") == LONG_TEXT
     ids = await pages[0].evaluate("ids")

@@ -15,7 +15,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.writing.leases import LeaseKeeper
 
 #: What an agent does next: give contents, raise, or wait for an event.
-Step = Sequence[Content] | Exception | asyncio.Event
+Step = Sequence[Content] | AgentResponseUpdate | Exception | asyncio.Event
 
 
 def said(*texts: str) -> list[Step]:
@@ -58,6 +58,8 @@ class ScriptedAgent:
                     raise step
                 if isinstance(step, asyncio.Event):
                     await step.wait()
+                elif isinstance(step, AgentResponseUpdate):
+                    yield step
                 else:
                     yield AgentResponseUpdate(contents=list(step), role="assistant")
         finally:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from agent_framework import AgentResponse, Content, Message
+from agent_framework import AgentResponse, AgentResponseUpdate, Content, Message
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -193,6 +193,29 @@ async def test_what_is_not_text_becomes_typed_entries(handler: RedisStreamRespon
         "It is sunny.",
         None,
     ]
+
+
+async def test_a_tool_call_is_shown_while_the_tool_runs(handler: RedisStreamResponseHandler) -> None:
+    """Where a provider says that its tools are to be called, readers see the call before the result."""
+    tool_ends = asyncio.Event()
+    call = Content.from_function_call("call-1", "get_weather", arguments="{}")
+    agent = ScriptedAgent(
+        AgentResponseUpdate(contents=[call], role="assistant", finish_reason="tool_calls"),
+        tool_ends,
+        [Content.from_function_result("call-1", result="sunny")],
+    )
+    running = asyncio.create_task(DurableConversation(handler, agent).run("r"))
+    try:
+        await until(lambda: stored(handler, "tool_call"))
+    finally:
+        tool_ends.set()
+        await running
+
+
+async def stored(handler: RedisStreamResponseHandler, kind: str) -> bool:
+    """Whether an entry of this type is in the stream."""
+    entries: Any = await handler._redis.xrange(handler.stream_key("c"))
+    return any(values.get(b"type") == kind.encode() for _, values in entries)
 
 
 AWKWARD = ["a\r", "\nb", "\ud83d", "\ude42", "lone \ud800 half", "", "\n\nevent: done\ndata: x", "é" * 70_000]

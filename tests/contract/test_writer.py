@@ -25,6 +25,8 @@ class FaultyStore(RunStore):
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
+        # As its own constructor would.
+        self.telemetry = store.telemetry  # type: ignore[misc]
         self.before: list[RedisError] = []
         #: Raised after the append was executed: its reply is lost.
         self.after: list[RedisError] = []

@@ -87,7 +87,7 @@ async def test_an_agent_that_fails(deploy: Deploy, hide: tuple[str, ...]) -> Non
         answer = await app.http.post("/api/agents/TravelPlanner/run", json=body)
         assert (answer.status_code, answer.json()["code"]) == (502, "agent_failed")
         stream = await app.http.get(answer.json()["links"]["stream"], headers={"accept": "text/event-stream"})
-        assert app.log.count("run started") == 1
+        assert app.log.count("run ended") == 1
     events = ServerSentEventDecoder().feed(stream.content)
     assert [event.event for event in events] == ["error"]
     assert json.loads(events[0].data)["code"] == "agent_failed"

@@ -80,7 +80,7 @@ async def test_an_outcome_that_is_lost(app: Deployed) -> None:
     events = await read_events(app.http, run["conversation_id"])
     assert text_of(events) == run["response"]
     assert [event.event for event in events].count("done") == 1
-    assert app.log.count("run started") == 1
+    assert app.log.count("run ended") == 1
 
 
 async def test_a_durable_extension_that_is_away(app: Deployed) -> None:

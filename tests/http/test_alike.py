@@ -39,6 +39,8 @@ _OF_THE_SERVER: Final = {"date", "server", "connection", "transfer-encoding", "c
 #: Asked of each host in this order; each row begins where the one before ended.
 ASKED: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     ("GET", "/api/health", {}),
+    ("GET", "/api/health/live", {}),
+    ("GET", "/api/health/ready", {}),
     ("GET", "/api/openapi.json", {}),
     ("POST", f"{TRAVEL}?conversation_id=one", {"content": "Plan a 1-day trip to Rome", "headers": TEXT}),
     ("GET", "/api/agent/stream/one", {"headers": SSE}),

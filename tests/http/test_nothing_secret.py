@@ -75,7 +75,7 @@ async def test_logs_of_a_service_in_use(program: str, tmp_path_factory: pytest.T
             await asyncio.to_thread(shout, service, KEY)
         service.stop()
         log = service.log
-    assert "run accepted" in log
+    assert "run ended" in log
     assert [secret for secret in secrets if secret in log] == []
 
 

@@ -234,7 +234,7 @@ async def test_what_is_not_there(http: httpx.AsyncClient, method: str, path: str
 
 
 @pytest.mark.standalone
-@pytest.mark.parametrize("path", ["/api/nothing", "/", "/api/agent/stream/"])
+@pytest.mark.parametrize("path", ["/api/nothing", "/nothing", "/api/agent/stream/"])
 async def test_unknown_paths(http: httpx.AsyncClient, path: str) -> None:
     """An unknown path is a 404 in JSON."""
     check_error(await http.get(path), 404, "not_found")

@@ -113,7 +113,7 @@ def test_with_tokens_browsers_reach_their_routes() -> None:
     levels = {route.name: binding(functions[route.name], "httpTrigger")["authLevel"] for route in ALL_ROUTES}
     without_key = {name for name, level in levels.items() if level == "ANONYMOUS"}
     trail = {"callbacks", "delete_callbacks", "callbacks_timeline"}
-    opened = {"stream", "status", "cancel", "health", "openapi", "chat_page", "chat_file"}
+    opened = {"stream", "status", "cancel", "health", "live", "ready", "openapi", "chat_page", "chat_file"}
     assert without_key == {*opened, *PUSH_WITH_TOKENS, *trail}
 
 

@@ -10,12 +10,22 @@ from datetime import timedelta
 from typing import Any, Final
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from hosting.asgi import _Answer
+from hosting.asgi import _Answer, _App
 from streaming.access_settings import LimitSettings
 from streaming.entries import RunStatus, StreamChunk
 from streaming.errors import TooManyRuns, TooManyStreams, TooManyStreamsOfClient
-from streaming.http.limits import CountedBody, Load, TimeLimit
+from streaming.http.limits import (
+    RECONNECT_MS,
+    SPREAD_FROM,
+    SPREAD_MS_MOST,
+    CountedBody,
+    Load,
+    TimeLimit,
+)
 from streaming.http.messages import HttpResponse
 
 LIMITS: Final = LimitSettings(max_streams=3, max_streams_per_client=2, max_runs=2)
@@ -47,6 +57,19 @@ def test_streams_are_limited_in_all_and_for_each_client() -> None:
     for place in (first, second, third, first):
         place.give_back()
     assert (load.streams, dict(load._of_client)) == (0, {})
+
+
+def test_many_readers_that_are_sent_away_come_back_one_after_the_other() -> None:
+    """A hundred come back in a second; the more there are, the longer the time over which they come."""
+    load = Load()
+    load.streams = SPREAD_FROM
+    assert load.reconnect_ms == RECONNECT_MS
+    load.streams = SPREAD_FROM + 5_000
+    waits = [load.reconnect_ms for _ in range(2_000)]
+    assert RECONNECT_MS <= min(waits) < RECONNECT_MS + 500
+    assert RECONNECT_MS + 4_500 < max(waits) <= RECONNECT_MS + 5_000
+    load.streams = 1_000_000
+    assert max(load.reconnect_ms for _ in range(2_000)) <= RECONNECT_MS + SPREAD_MS_MOST
 
 
 def test_clients_without_an_address_have_no_limit_of_their_own() -> None:
@@ -172,8 +195,14 @@ async def test_the_standalone_host_gives_places_back(
     load = Load()
     body = CountedBody(pieces(), load.take_stream("a", LIMITS))
     answer = _Answer(HttpResponse(200, body=body), longest)
+
+    async def handle(_request: Request) -> Response:
+        return answer
+
+    app = _App(routes=[Route("/", handle, methods=[method])])
+    scope = {"type": "http", "method": method, "path": "/", "headers": [], "query_string": b""}
     async with asyncio.timeout(5):
-        await answer({"type": "http", "method": method}, receive, send)
+        await app(scope, receive, send)
     # What is left of the response holds its body still: it was closed, not only forgotten.
     assert load.streams == 0
 

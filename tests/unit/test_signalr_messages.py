@@ -6,7 +6,7 @@ from typing import Any
 
 from bridges.signalr.messages import PUSH_LIMIT, PushedRun
 from streaming.entries import RunStatus, StreamChunk
-from streaming.reading.open_stream import LOST_CODE
+from streaming.reading.told import LOST_CODE
 
 
 def told(*batches: list[StreamChunk]) -> list[tuple[str, dict[str, Any]]]:

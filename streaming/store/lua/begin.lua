@@ -7,7 +7,7 @@
 --       7 '1': also a run that has ended, if its terminal is gone from the stream (deleted)
 --       for an attempt whose acknowledged entries Redis has forgotten, to be written again ('' where none is):
 --       8 its number  9 its owner  10 the time (Unix ms) after which no reader has an entry id
--- returns  {'ok', attempt, next sequence, cancel requested (0|1), time (Unix ms)}
+-- returns  {'ok', attempt, next sequence, cancel requested (0|1), time, registered at (Unix ms), trace}
 --          {'ended', status}   the run has its terminal: it must not be executed again
 --          {'fenced', attempt} the attempt to write again has been taken over by another
 --          {'lost'}            there is no such run
@@ -15,7 +15,8 @@ local stream, state = KEYS[1], KEYS[2]
 local run, owner, ttl, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local forgotten, newest_ms = tonumber(ARGV[8]), tonumber(ARGV[10])
 
-local held = redis.call('HMGET', state, 'status', 'attempt', 'next', 'owner', 'cancel', 'started', 'terminal')
+local held = redis.call('HMGET', state, 'status', 'attempt', 'next', 'owner', 'cancel', 'started', 'terminal',
+  'created', 'trace')
 local status = held[1]
 if not status then return {'lost'} end
 local time = redis.call('TIME')
@@ -29,7 +30,7 @@ if is_over then
   local is_lost = ARGV[7] == '1' and #redis.call('XRANGE', stream, terminal, terminal) == 0
   if not is_lost then return {'ended', status} end
 elseif held[4] == owner then
-  return {'ok', attempt, next_sequence, cancel, now_text}
+  return {'ok', attempt, next_sequence, cancel, now_text, held[8] or now_text, held[9] or ''}
 end
 if forgotten then
   if attempt > forgotten or (attempt == forgotten and held[4] and held[4] ~= ARGV[9]) then
@@ -63,4 +64,4 @@ if needs_reset then
   redis.call('PUBLISH', channel, id)
 end
 if is_over then redis.call('HDEL', state, 'terminal', 'ended') end
-return {'ok', attempt, needs_reset and 1 or 0, cancel, now_text}
+return {'ok', attempt, needs_reset and 1 or 0, cancel, now_text, held[8] or now_text, held[9] or ''}

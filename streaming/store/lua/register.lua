@@ -4,6 +4,7 @@
 -- ARGV  1 run id  2 agent  3 TTL (ms)  4 lease (ms)  5 runs to remember  6 wake-up channel
 --       7 attempt: 0 for a new run; that of one in progress which Redis has forgotten (flushed, failed over).
 --         Its next append then finds a gap, so its producer writes the run again.
+--       8 W3C traceparent of what follows the request that started the run; '' where nothing is traced
 -- returns {status, start}: where the run stands, and the entry id after which its entries come
 local stream, runs, state = KEYS[1], KEYS[2], KEYS[3]
 local run, ttl, attempt = ARGV[1], ARGV[3], tonumber(ARGV[7])
@@ -24,6 +25,7 @@ local status = attempt > 0 and 'running' or 'pending'
 redis.call('HSET', state, 'agent', ARGV[2], 'status', status, 'attempt', attempt, 'next', 0,
   'start', start, 'created', string.format('%.0f', now),
   'lease', string.format('%.0f', now + tonumber(ARGV[4])))
+if ARGV[8] ~= '' then redis.call('HSET', state, 'trace', ARGV[8]) end
 redis.call('ZADD', runs, string.format('%.0f', score), run)
 redis.call('ZREMRANGEBYRANK', runs, 0, -1 - tonumber(ARGV[5]))
 redis.call('PEXPIRE', state, ttl)

@@ -1,0 +1,1 @@
+"""Backends of the telemetry hooks: counts, Prometheus, OpenTelemetry. One backend a file."""

@@ -1,0 +1,1 @@
+"""Looks inside: lists, shows, follows, exports, checks and replays conversations, and a page of the same."""
