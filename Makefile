@@ -36,7 +36,7 @@ test: $(VENV)/.stamp-dev ## Run all tests, with a real Redis that they start the
 	@$(IN_VENV) -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 chaos: $(VENV)/.stamp-dev ## Run the longer forms of the fault tests too (some minutes).
-	@$(IN_VENV) -m pytest -m 'long or not long' tests/chaos tests/topologies tests/integration tests/clients $(PYTEST_ARGS)
+	@$(IN_VENV) -m pytest -m 'long or not long' tests/chaos tests/topologies tests/integration tests/clients tests/chat $(PYTEST_ARGS)
 
 soak: $(VENV)/.stamp-dev ## Inflict faults on a service under load, and check every answer (5 minutes).
 	@$(IN_VENV) -m soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)

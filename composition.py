@@ -15,7 +15,7 @@ from bridges.signalr.push import SignalRPush, create_push
 from bridges.signalr.settings import SignalRSettings
 from bridges.telemetry.backends import TelemetryBackends
 from bridges.telemetry.settings import TelemetrySettings
-from chat.routes import CHAT_ROUTES
+from chat.routes import chat_routes
 from hosting.callbacks import Callbacks
 from inspector.routes import inspect_routes
 from streaming.environment import Environment
@@ -52,6 +52,8 @@ class Bridges:
     callbacks: Mapping[str, AgentResponseCallbackProtocol]
     #: All that the host answers.
     routes: tuple[Route, ...]
+    #: Origins that a page has to reach for its pushes.
+    connect_to: tuple[str, ...]
     _push: SignalRPush
 
     async def aclose(self) -> None:
@@ -96,6 +98,8 @@ def create_bridges(
     told = Callbacks(stream, *push.observers)
     observed = Callbacks(stream, *push.observers, trail.callback)
     callbacks = {name: observed if settings.trail.observes(name) else told for name in names}
-    pages = (*CHAT_ROUTES, *inspect_routes(service))
+    address = settings.signalr.address
+    connect_to = () if address is None else address.client_origins
+    pages = (*chat_routes(connect_to), *inspect_routes(service))
     routes = (*ROUTES, *trail.routes, *push.routes, *pages, *telemetry.routes)
-    return Bridges(callbacks, routes, push)
+    return Bridges(callbacks, routes, connect_to, push)

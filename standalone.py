@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from agents import HostedAgent, create_agents
 from bridges.signalr.settings import CONNECTION_STRING
 from bridges.telemetry.backends import TelemetryBackends, create_telemetry
-from chat.routes import ROOT_ROUTE
+from chat.routes import root_route
 from composition import Bridges, BridgeSettings, create_bridges
 from hosting.asgi import create_app
 from hosting.durable_agents import DurableAgents, DurableAgentsClient, connect_client, connect_hub
@@ -111,7 +111,8 @@ class _Parts:
             hub=hub,
             leases=self.leases,
         )
-        return create_app(endpoints, (*bridges.routes, ROOT_ROUTE, *self.telemetry.root_routes))
+        root = root_route(bridges.connect_to)
+        return create_app(endpoints, (*bridges.routes, root, *self.telemetry.root_routes))
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,26 +32,62 @@ _FILES: Final = (
     *(_ASSETS / name for name in ("chat.css", "icon.svg", "marked.js", "marked.LICENSE.txt")),
     *(
         _ASSETS / name
-        for name in ("chat.js", "conversation.js", "markdown.js", "session.js", "transport.js", "view.js")
+        for name in ("chat.js", "choice.js", "conversation.js", "markdown.js", "session.js", "view.js")
     ),
+    *(_ASSETS / name for name in ("transport.js", "hub.js", "push.js")),
+    # Asked for only where push was chosen.
+    *(_ASSETS / name for name in ("signalr.js", "signalr.LICENSE.txt")),
     *(_CLIENT / name for name in ("agent-stream.js", "shared-stream.js")),
 )
-#: The page runs its own scripts, speaks with its own service, and loads nothing of others: an answer can't
-#: run anything, and can't tell anybody that it was read. No text is ever made into HTML (the last two).
-CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
-)
-_HEADERS: Final = {
-    # Kept, and each time asked whether it is still right: an answer of a few bytes.
-    "cache-control": "no-cache",
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "vary": "accept-encoding",
-    "x-content-type-options": "nosniff",
-}
+
+
+def chat_routes(connect_to: Iterable[str] = ()) -> tuple[Route, ...]:
+    """The page and its files, on every host. A page can't send a key before it is there: it asks for nothing.
+
+    Args:
+        connect_to: Origins that the page may reach besides its own service, as
+            ``https://name.service.signalr.net``: the push service's, where there is one.
+    """
+    policy = content_security_policy(connect_to)
+    page = _Page(_File.read(_PAGE, policy))
+    files = _Files({path.name: _File.read(path, policy) for path in _FILES})
+    return (
+        Route("GET", "/api/index", page.chat_page, Needs.NOTHING),
+        Route("GET", "/api/chat/{file}", files.chat_file, Needs.NOTHING),
+    )
+
+
+def root_route(connect_to: Iterable[str] = ()) -> Route:
+    """The page once more, where the host has the whole of its address; a function app has ``/api`` only."""
+    page = _Page(_File.read(_PAGE, content_security_policy(connect_to)))
+    return Route("GET", "/", page.chat_root, Needs.NOTHING)
+
+
+def content_security_policy(connect_to: Iterable[str] = ()) -> str:
+    """What the page may do.
+
+    It runs its own scripts, speaks with its own service and the push service, and loads nothing of others: an
+    answer can't run anything, and can't tell anybody that it was read. No text is ever made into HTML (the
+    last two).
+    """
+    reachable = " ".join(("'self'", *connect_to))
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        f"connect-src {reachable}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _headers(policy: str) -> dict[str, str]:
+    return {
+        # Kept, and each time asked whether it is still right: an answer of a few bytes.
+        "cache-control": "no-cache",
+        "content-security-policy": policy,
+        "cross-origin-opener-policy": "same-origin",
+        "referrer-policy": "no-referrer",
+        "vary": "accept-encoding",
+        "x-content-type-options": "nosniff",
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +98,13 @@ class _File:
     compressed: HttpResponse
 
     @classmethod
-    def read(cls, path: Path) -> _File:
+    def read(cls, path: Path, policy: str) -> _File:
         """Read it once, when the service starts."""
-        body, headers = path.read_bytes(), {**_HEADERS, "content-type": _TYPES[path.suffix]}
+        body, headers = path.read_bytes(), {**_headers(policy), "content-type": _TYPES[path.suffix]}
         packed = gzip.compress(body, mtime=0)
         return cls(
-            HttpResponse(200, {**headers, "etag": _etag(body)}, body),
-            HttpResponse(200, {**headers, "etag": _etag(packed), "content-encoding": "gzip"}, packed),
+            HttpResponse(200, {**headers, "etag": _etag(body, policy)}, body),
+            HttpResponse(200, {**headers, "etag": _etag(packed, policy), "content-encoding": "gzip"}, packed),
         )
 
     def answer(self, request: HttpRequest) -> HttpResponse:
@@ -80,36 +117,35 @@ class _File:
         return response
 
 
-def _etag(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+def _etag(body: bytes, policy: str) -> str:
+    # Of the policy too: a browser that is told that nothing has changed may keep the one that it has.
+    return f'"{hashlib.sha256(policy.encode() + body).hexdigest()[:32]}"'
 
 
-_page: Final = _File.read(_PAGE)
-_files: Final = {path.name: _File.read(path) for path in _FILES}
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The page itself."""
+
+    file: _File
+
+    async def chat_page(self, _endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
+        """``GET /api/index``."""
+        return self.file.answer(request)
+
+    async def chat_root(self, _endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
+        """``GET /``."""
+        return self.file.answer(request)
 
 
-async def chat_page(_endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
-    """``GET /api/index``."""
-    return _page.answer(request)
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What it is made of."""
 
+    by_name: Mapping[str, _File]
 
-async def chat_root(_endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
-    """``GET /``."""
-    return _page.answer(request)
-
-
-async def chat_file(_endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
-    """``GET /api/chat/{file}``."""
-    file = _files.get(request.path["file"])
-    if file is None:
-        return json_response(404, {"error": "There is no such file.", "code": "not_found"})
-    return file.answer(request)
-
-
-#: On every host. A page can't send a key before it is there: it asks for nothing.
-CHAT_ROUTES: Final = (
-    Route("GET", "/api/index", chat_page, Needs.NOTHING),
-    Route("GET", "/api/chat/{file}", chat_file, Needs.NOTHING),
-)
-#: Where the host has the whole of its address; a function app has ``/api`` only.
-ROOT_ROUTE: Final = Route("GET", "/", chat_root, Needs.NOTHING)
+    async def chat_file(self, _endpoints: Endpoints, request: HttpRequest) -> HttpResponse:
+        """``GET /api/chat/{file}``."""
+        file = self.by_name.get(request.path["file"])
+        if file is None:
+            return json_response(404, {"error": "There is no such file.", "code": "not_found"})
+        return file.answer(request)

@@ -29,6 +29,8 @@ param taskHub string
 param openAiEndpoint string
 @description('The model\'s deployment.')
 param openAiDeployment string
+@description('Where the SignalR service is, and as whom to sign in; empty: there is no push.')
+param signalrConnectionString string
 @description('Where the clients\' keys are.')
 param apiKeysUri string
 @description('Where the secret for stream tokens is; empty: there are none.')
@@ -61,6 +63,7 @@ var settings = {
   AZURE_CLIENT_ID: clientId
   AZURE_OPENAI_CHAT_DEPLOYMENT_NAME: openAiDeployment
   AZURE_OPENAI_ENDPOINT: openAiEndpoint
+  AZURE_SIGNALR_CONNECTION_STRING: signalrConnectionString
   CORS_ALLOWED_ORIGINS: corsAllowedOrigins
   DURABLE_TASK_SCHEDULER_CONNECTION_STRING: schedulerConnectionString
   PORT: string(port)

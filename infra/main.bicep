@@ -35,6 +35,12 @@ param redisSku string = 'Balanced_B0'
 @allowed(['Consumption', 'Dedicated'])
 param schedulerSku string = 'Consumption'
 
+@description('Whether answers can be pushed by Azure SignalR Service. Then conversations have stream tokens too: they say who may join.')
+param deploySignalR bool = false
+
+@description('The size of the SignalR service. The free one has 20 connections and 20,000 messages a day.')
+param signalrSku string = 'Free_F1'
+
 @description('Whether conversations have stream tokens, with which browsers read their own one and no other.')
 param streamTokens bool = true
 
@@ -45,6 +51,8 @@ param corsAllowedOrigins string = ''
 param operatorId string = deployer().objectId
 
 var tags = { 'azd-env-name': environmentName }
+// Push has no key to sign tokens with: it needs the secret.
+var hasTokens = streamTokens || deploySignalR
 var token = toLower(uniqueString(subscription().id, environmentName, location))
 
 resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
@@ -96,6 +104,18 @@ module openai 'modules/openai.bicep' = if (deployModel) {
   }
 }
 
+module signalr 'modules/signalr.bicep' = if (deploySignalR) {
+  scope: group
+  params: {
+    name: 'signalr-${token}'
+    location: location
+    tags: tags
+    sku: signalrSku
+    principalId: identity.outputs.principalId
+    clientId: identity.outputs.clientId
+  }
+}
+
 module secrets 'modules/secrets.bicep' = {
   scope: group
   params: {
@@ -112,6 +132,7 @@ var settings = {
   AZURE_CLIENT_ID: identity.outputs.clientId
   AZURE_OPENAI_CHAT_DEPLOYMENT_NAME: deployModel ? openai!.outputs.deployment : ''
   AZURE_OPENAI_ENDPOINT: deployModel ? openai!.outputs.endpoint : ''
+  AZURE_SIGNALR_CONNECTION_STRING: deploySignalR ? signalr!.outputs.connectionString : ''
   DURABLE_TASK_SCHEDULER_CONNECTION_STRING: 'Endpoint=${scheduler.outputs.endpoint};TaskHub=${scheduler.outputs.taskHub};Authentication=ManagedIdentity;ClientID=${identity.outputs.clientId}'
   REDIS_CONNECTION_STRING: 'rediss://${redis.outputs.hostName}:${redis.outputs.port}?auth=entra&client_id=${identity.outputs.clientId}'
 }
@@ -128,7 +149,7 @@ module functions 'modules/functions.bicep' = if (deployFunctions) {
     insightsConnectionString: monitoring.outputs.connectionString
     taskHub: scheduler.outputs.taskHub
     settings: settings
-    streamTokenSecretUri: streamTokens ? secrets.outputs.streamTokenSecretUri : ''
+    streamTokenSecretUri: hasTokens ? secrets.outputs.streamTokenSecretUri : ''
     corsAllowedOrigins: corsAllowedOrigins
   }
 }
@@ -153,7 +174,7 @@ output KEY_VAULT_NAME string = secrets.outputs.name
 output AZURE_CONTAINER_REGISTRY_ENDPOINT string = deployContainer ? containers!.outputs.registry : ''
 output CONTAINER_ENVIRONMENT_ID string = deployContainer ? containers!.outputs.environmentId : ''
 output CONTAINER_API_KEYS_URI string = secrets.outputs.apiKeysUri
-output CONTAINER_STREAM_TOKEN_SECRET_URI string = streamTokens ? secrets.outputs.streamTokenSecretUri : ''
+output CONTAINER_STREAM_TOKEN_SECRET_URI string = hasTokens ? secrets.outputs.streamTokenSecretUri : ''
 output CONTAINER_CORS_ALLOWED_ORIGINS string = corsAllowedOrigins
 output CONTAINER_NAME string = 'ca-${token}'
 output IDENTITY_ID string = identity.outputs.id
@@ -162,5 +183,6 @@ output SCHEDULER_ENDPOINT string = scheduler.outputs.endpoint
 output SCHEDULER_TASK_HUB string = scheduler.outputs.taskHub
 output CONTAINER_AZURE_OPENAI_CHAT_DEPLOYMENT_NAME string = settings.AZURE_OPENAI_CHAT_DEPLOYMENT_NAME
 output CONTAINER_AZURE_OPENAI_ENDPOINT string = settings.AZURE_OPENAI_ENDPOINT
+output CONTAINER_AZURE_SIGNALR_CONNECTION_STRING string = settings.AZURE_SIGNALR_CONNECTION_STRING
 output CONTAINER_DURABLE_TASK_SCHEDULER_CONNECTION_STRING string = settings.DURABLE_TASK_SCHEDULER_CONNECTION_STRING
 output CONTAINER_REDIS_CONNECTION_STRING string = settings.REDIS_CONNECTION_STRING

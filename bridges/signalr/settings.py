@@ -51,6 +51,12 @@ class SignalRAddress:
         """Where clients connect."""
         return f"{self.client_endpoint or self.endpoint}/client/?hub={hub}"
 
+    @property
+    def client_origins(self) -> tuple[str, str]:
+        """What a page has to be allowed to reach: where clients negotiate, and where their WebSockets are."""
+        origin = self.client_endpoint or self.endpoint
+        return origin, f"ws{origin.removeprefix('http')}"
+
     def client_audience(self, hub: str) -> str:
         """Whom clients' tokens are for, wherever these connect."""
         return f"{self.endpoint}/client/?hub={hub}"

@@ -1,9 +1,10 @@
 /** The chat page: puts the client, the conversation and the view together. */
 
 import { AccessDeniedError, NotFoundError, RequestRefusedError, StreamClient } from "./agent-stream.js";
+import { TransportChoice } from "./choice.js";
 import { Conversation } from "./conversation.js";
 import { Session } from "./session.js";
-import { openConversation } from "./transport.js";
+import { beginConversation, openConversation } from "./transport.js";
 import { TurnsView } from "./view.js";
 
 /** Silence after which the stream has given what it holds; turns that are missing are asked for. */
@@ -14,8 +15,11 @@ const FLICKER_MS = 500;
 const $ = (id) => document.getElementById(id);
 const CONNECTION = { open: "Connected", connecting: "Connecting…", waiting: "Reconnecting…", offline: "Offline" };
 
+const isBusy = ({ current }) => ["sending", "waiting", "running", "stopping"].includes(current?.state);
+
 class ChatPage {
   #session = new Session();
+  #choice = new TransportChoice({ select: $("transport"), note: $("push-note"), session: this.#session });
   #client;
   #agent = "";
   #conversation = new Conversation();
@@ -65,6 +69,7 @@ class ChatPage {
     });
     addEventListener("hashchange", () => this.#open());
     for (const type of ["online", "offline"]) addEventListener(type, () => this.#showConnection());
+    this.#choice.onChange = () => this.#readAnew();
     this.#session.onNews = (conversation, known) => this.#hearNews(conversation, known);
   }
 
@@ -80,6 +85,7 @@ class ChatPage {
     this.#conversation = new Conversation();
     if (agent) this.#agent = agent;
     if ($("agent").value !== this.#agent) $("agent").value = this.#agent;
+    this.#choice.tell("");
     this.#show();
     this.#showConnection();
     $("message").focus({ preventScroll: true });
@@ -116,7 +122,12 @@ class ChatPage {
   async #read() {
     if (this.#stream !== undefined) return;
     const conversation = this.#conversation;
-    const stream = (this.#stream = openConversation(this.#client, this.#conversationId, {}));
+    const options = {
+      isAnswerDue: () => isBusy(conversation),
+      session: this.#session,
+      onPush: (state) => stream === this.#stream && this.#announce(this.#choice.tell(state)),
+    };
+    const stream = (this.#stream = openConversation(this.#client, this.#conversationId, options, this.#choice.transport));
     stream.addEventListener("state", () => this.#showConnection());
     conversation.expectAgain();
     this.#expectQuiet(conversation);
@@ -134,6 +145,14 @@ class ChatPage {
     this.#showConnection();
     if (failure instanceof AccessDeniedError && (await this.#askForKey(failure))) this.#read();
     else await this.#restoreMissing(conversation, failure);
+  }
+
+  /** Another transport was chosen. */
+  #readAnew() {
+    this.#choice.tell("");
+    this.#stream?.close();
+    this.#stream = undefined;
+    if (this.#conversationId !== undefined) this.#read();
   }
 
   #heard(conversation, event) {
@@ -191,8 +210,9 @@ class ChatPage {
   async #deliver(conversation, turn) {
     try {
       await this.#ready;
+      const begun = this.#conversationId ?? (await this.#begin());
       const { conversationId, runId, streamToken } = await this.#client.run(this.#agent, turn.message, {
-        conversationId: this.#conversationId,
+        conversationId: begun,
       });
       conversation.taken(turn, runId);
       this.#session.remember(conversationId, { turn: { run: runId, message: turn.message }, token: streamToken });
@@ -211,6 +231,13 @@ class ChatPage {
     }
     this.#show();
     return undefined;
+  }
+
+  /** The id of a new conversation, where one is needed before its first run. */
+  async #begin() {
+    const { conversationId, streamToken } = await beginConversation(this.#client, this.#choice.transport);
+    if (streamToken) this.#session.remember(conversationId, { token: streamToken });
+    return conversationId;
   }
 
   #retry(turn) {
@@ -246,7 +273,7 @@ class ChatPage {
   // ── The page around it ────────────────────────────────────────────────────────────────────────────────────
 
   #isBusy() {
-    return ["sending", "waiting", "running", "stopping"].includes(this.#conversation.current?.state);
+    return isBusy(this.#conversation);
   }
 
   #show() {

@@ -1,9 +1,11 @@
 /**
- * What a tab remembers: its key, and of each conversation the user's messages and its token. In sessionStorage
- * only, so that closing the tab forgets it; a second tab on the same conversation is handed it by the first.
+ * What a tab remembers: its key, its choice of a transport, as whom it is pushed to, and of each conversation the
+ * user's messages and its token. In sessionStorage only, so that closing the tab forgets it; a second tab on the same conversation is handed it by the first.
  */
 
 const KEY = "agent-chat:key";
+const TRANSPORT = "agent-chat:transport";
+const USER = "agent-chat:user";
 const of = (conversation) => `agent-chat:conversation:${conversation}`;
 /** How long to wait for another tab that knows a conversation. */
 const HANDOVER_MS = 400;
@@ -25,6 +27,23 @@ export class Session {
   set key(key) {
     if (key) write(KEY, key);
     else sessionStorage.removeItem(KEY);
+  }
+
+  get transport() {
+    return read(TRANSPORT) ?? undefined;
+  }
+
+  set transport(transport) {
+    write(TRANSPORT, transport);
+  }
+
+  /** What makes us the same user of the push service over a reload. */
+  get userToken() {
+    return read(USER) ?? undefined;
+  }
+
+  set userToken(token) {
+    write(USER, token);
   }
 
   /** What is known of a conversation: `{turns: [{run, message, stopped}], token}`. */

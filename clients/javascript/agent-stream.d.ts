@@ -134,6 +134,13 @@ export interface RunReference {
   signal?: AbortSignal;
 }
 
+export interface Negotiated {
+  url: string;
+  accessToken: string;
+  userToken: string;
+  userTokenExpiresAt: string;
+}
+
 export class StreamClient {
   constructor(baseUrl: string | URL, options?: ClientOptions);
   readonly baseUrl: string;
@@ -145,6 +152,12 @@ export class StreamClient {
   status(agent: string, conversationId: string, options?: RunReference): Promise<RunReport>;
   cancel(agent: string, conversationId: string, options?: RunReference): Promise<RunReport>;
   health(options?: { signal?: AbortSignal }): Promise<Health>;
+  /** A conversation before its first run, with the token that lets its bearer join its pushes. */
+  createConversation(options?: { signal?: AbortSignal }): Promise<Omit<StartedRun, "runId">>;
+  /** Where to connect for pushes; with a `userToken` of before, as the same user. */
+  negotiate(conversationId: string, options?: { userToken?: string; signal?: AbortSignal }): Promise<Negotiated>;
+  /** Has a user told of a conversation. */
+  join(conversationId: string, options: { userToken: string; signal?: AbortSignal }): Promise<void>;
 }
 
 export interface ErrorDetails {

@@ -546,6 +546,31 @@ export class StreamClient {
     return this.#json("/api/health", { signal }, undefined, []);
   }
 
+  /** A conversation before its first run: its id, and the token that lets its bearer join its pushes. */
+  async createConversation({ signal } = {}) {
+    const init = { method: "POST", signal };
+    const said = await this.#json("/api/agent/create-thread", init, undefined, [429, 503]);
+    if (said.stream_token) this.#tokens.set(said.conversation_id, said.stream_token);
+    return {
+      conversationId: said.conversation_id,
+      streamToken: said.stream_token,
+      streamTokenExpiresAt: said.stream_token_expires_at,
+    };
+  }
+
+  /** Where to connect for pushes, and what lets us in there. With a `userToken` of before: as the same user. */
+  negotiate(conversationId, { userToken, signal } = {}) {
+    const headers = userToken ? { "x-user-token": userToken } : {};
+    return this.#json("/api/agent/negotiate", { method: "POST", headers, signal }, conversationId, []);
+  }
+
+  /** Has a user told of a conversation: all of its connections, also those to come. */
+  async join(conversationId, { userToken, signal } = {}) {
+    const headers = { "content-type": "application/json", "x-user-token": userToken };
+    const init = { method: "POST", headers, body: JSON.stringify({ group: conversationId }), signal };
+    await this.#json("/api/agent/join-group", init, conversationId, []);
+  }
+
   async #json(path, init, conversationId, retried) {
     const details = { conversationId };
     for (let attempt = 1; ; attempt += 1) {

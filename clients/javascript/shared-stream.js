@@ -17,14 +17,16 @@ const ALIVE_MS = 5_000;
 /** Events that wait for a tab that is behind. What does not fit it reads itself. */
 const MAX_WAITING = 10_000;
 
-export function sharedStream(client, conversationId, { signal, ...options } = {}) {
+/** `after`: an entry of this read that was given before; what comes after it is given. */
+export function sharedStream(client, conversationId, { signal, after, ...options } = {}) {
   const locks = globalThis.navigator?.locks;
-  if (!locks || typeof globalThis.BroadcastChannel !== "function") {
-    return client.stream(conversationId, { signal, ...options });
-  }
   const endsAtTerminal = !readsAllRuns(options);
+  if (!locks || typeof globalThis.BroadcastChannel !== "function") {
+    const readAlone = (reader) => client.read(conversationId, options, { ...reader, after });
+    return new AgentStream(readAlone, { conversationId, endsAtTerminal, signal });
+  }
   const read = async function* (reader) {
-    const shared = new SharedReading(client, conversationId, options, endsAtTerminal, reader);
+    const shared = new SharedReading(client, conversationId, options, { endsAtTerminal, after, reader });
     try {
       yield* shared.events(locks);
     } finally {
@@ -41,7 +43,7 @@ class SharedReading {
   #name;
   #channel;
   #cursor;
-  #place = unique(); // Two readers at the same place are given the same from there on.
+  #place; // Two readers at the same place are given the same from there on.
   #leading = false;
   #release = () => {};
   #ended = new AbortController();
@@ -52,7 +54,9 @@ class SharedReading {
   #state = "connecting";
   #notify = () => {};
 
-  constructor(client, conversationId, options, endsAtTerminal, reader) {
+  constructor(client, conversationId, options, { endsAtTerminal, after, reader }) {
+    this.#cursor = after;
+    this.#place = after ?? unique();
     this.#open = (how) => client.read(conversationId, options, how);
     this.#reader = reader;
     this.#endsAtTerminal = endsAtTerminal;

@@ -53,7 +53,7 @@ async def has_words(page: Page, count: int, at: int = -1) -> None:
 
 async def conversation_of(page: Page) -> str:
     """The conversation that the address names."""
-    await page.wait_for_function("location.hash.includes('/')")
+    await page.wait_for_function("() => location.hash.includes('/')")
     return str(await page.evaluate("location.hash.split('/')[1]"))
 
 

@@ -15,6 +15,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own, which lags behind
 from tree_sitter import Node
 
+from bridges.signalr.settings import EntraSignIn
+from composition import BridgeSettings
 from streaming.settings import DemoModelSettings, Settings
 from tests.deployment.bicep import BicepFile, properties, text, unquoted
 from tests.service import ROOT, free_port, running_service
@@ -35,6 +37,7 @@ ROLES: Final = {
     "5e0bd9bd-7b93-4f28-af87-19fc36ad61bd": "Cognitive Services OpenAI User",
     "7f951dda-4ed3-4680-a7ca-43fe172d538d": "AcrPull",
     "974c5e8b-45b9-4653-ba55-5f855dd0fb88": "Storage Queue Data Contributor",
+    "fd53cd77-2268-407a-8f46-7e7863d0f521": "SignalR REST API Owner",
     "b86a8fe4-44ce-4948-aee5-eccb2c155cd7": "Key Vault Secrets Officer",
     "b7e6dc6d-f1e8-4753-8033-0f276bb0955b": "Storage Blob Data Owner",
 }
@@ -52,6 +55,10 @@ INGRESS_TIMEOUT: Final = timedelta(seconds=240)
 SAMPLES: Final = {
     "deployModel ? openai!.outputs.deployment : ''": "chat",
     "deployModel ? openai!.outputs.endpoint : ''": "https://openai-x.openai.azure.com/",
+    "deploySignalR ? signalr!.outputs.connectionString : ''": (
+        "Endpoint=https://signalr-x.service.signalr.net;AuthType=azure.msi;"
+        "ClientId=00000000-0000-0000-0000-000000000000;Version=1.0;"
+    ),
     "identity.outputs.clientId": "00000000-0000-0000-0000-000000000000",
     "redis.outputs.hostName": "redis-x.westeurope.redis.azure.net",
     "redis.outputs.port": "10000",
@@ -195,7 +202,12 @@ def test_the_service_understands_its_settings() -> None:
     """The template's settings are read by the service, and mean what they should."""
     values = Recording(settings_of_the_template())
     settings = Settings.from_environment(values)
+    push = BridgeSettings.from_environment(values).signalr
     assert values.keys() - values.asked - OF_THE_PLATFORM == set()
+    assert push.address is not None
+    assert push.address.entra == EntraSignIn(
+        managed_identity=True, client_id=SAMPLES["identity.outputs.clientId"]
+    )
     assert settings.redis_url is not None
     assert "rediss://redis-x.westeurope.redis.azure.net:10000" in settings.redis_url
     assert settings.scheduler is not None
@@ -215,6 +227,7 @@ def test_the_container_understands_its_settings() -> None:
     """The container has the function app's settings, and answers who waits before the ingress gives up."""
     values = Recording(settings_of_the_container())
     settings = Settings.from_environment(values)
+    BridgeSettings.from_environment(values)
     assert values.keys() - values.asked == {"AZURE_CLIENT_ID"}
     shared = settings_of_the_template()
     assert {name: value for name, value in values.items() if name in shared} == shared

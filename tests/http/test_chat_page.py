@@ -1,13 +1,27 @@
-"""The chat page's files on every host: docs/protocol.md, 5.10."""
+"""The chat page's files on every host: docs/protocol.md, 5.11."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import httpx
 import pytest
 
-from chat.routes import CONTENT_SECURITY_POLICY
+from chat.routes import content_security_policy
+from tests.service import connect_http, running_service
+
+#: How a page is told of a push service, and what it may then reach.
+PUSH_SERVICES = {
+    "Endpoint=https://name.service.signalr.net;AccessKey={key};Version=1.0;": (
+        "https://name.service.signalr.net",
+        "wss://name.service.signalr.net",
+    ),
+    "Endpoint=http://127.0.0.1:8888;ClientEndpoint=https://push.example.com:8443;AccessKey={key};": (
+        "https://push.example.com:8443",
+        "wss://push.example.com:8443",
+    ),
+}
 
 
 async def test_the_page_and_all_that_it_names_are_there(http: httpx.AsyncClient) -> None:
@@ -15,7 +29,7 @@ async def test_the_page_and_all_that_it_names_are_there(http: httpx.AsyncClient)
     page = await http.get("/api/index")
     assert page.status_code == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert page.headers["content-security-policy"] == content_security_policy(await push_service(http))
     assert not re.search(r"<script(?! type=\"module\" src=)|<style|\son\w+=|style=", page.text)
     named = set(re.findall(r"/api/chat/[\w.-]+", page.text))
     for path in sorted(named):
@@ -26,6 +40,36 @@ async def test_the_page_and_all_that_it_names_are_there(http: httpx.AsyncClient)
         assert {f"/api/chat/{name}" for name in imports} <= named, (
             f"{path} is slow: what it imports comes late"
         )
+
+
+async def push_service(http: httpx.AsyncClient) -> tuple[str, ...]:
+    """The origins that the service's pages connect to for pushes."""
+    negotiated = await http.post("/api/agent/negotiate")
+    if negotiated.status_code == 503:
+        return ()
+    url = httpx.URL(negotiated.json()["url"])
+    return (f"{url.scheme}://{url.netloc.decode()}", f"ws://{url.netloc.decode()}")
+
+
+@pytest.mark.parametrize("said", PUSH_SERVICES)
+async def test_the_page_may_reach_the_push_service(program: str, tmp_path: Path, said: str) -> None:
+    """The policy has the configured push service's own origin, by HTTP and by WebSocket, and no other."""
+    settings = {"AZURE_SIGNALR_CONNECTION_STRING": said.format(key="k" * 32)}
+    with running_service(tmp_path / "data", program=program, **settings) as service:
+        async with connect_http(service) as http:
+            policy = (await http.get("/api/index")).headers["content-security-policy"]
+            assert policy == content_security_policy(PUSH_SERVICES[said])
+            assert f"connect-src 'self' {' '.join(PUSH_SERVICES[said])};" in policy
+            assert (await http.get("/api/chat/chat.js")).headers["content-security-policy"] == policy
+
+
+async def test_the_vendors_client_is_there_with_its_licence(http: httpx.AsyncClient) -> None:
+    """What is loaded only when push is chosen comes from the service too, and its licence beside it."""
+    assert "signalr.js" not in (await http.get("/api/index")).text
+    script = await http.get("/api/chat/signalr.js")
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert "HubConnectionBuilder" in script.text
+    assert "MIT License" in (await http.get("/api/chat/signalr.LICENSE.txt")).text
 
 
 @pytest.mark.parametrize("path", ["/api/index", "/api/chat/chat.js"])
