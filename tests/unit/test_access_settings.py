@@ -79,6 +79,7 @@ def test_each_setting_is_read() -> None:
         ("CORS_ALLOWED_ORIGINS", "null"),
         ("TRUSTED_PROXIES", "proxy"),
         ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("METRICS_ANONYMOUS", "maybe"),
         ("MAX_STREAMS", "0"),
         ("MAX_RUNS", "many"),
         ("MAX_HEADER_BYTES", "100"),
@@ -109,6 +110,7 @@ def test_the_documented_defaults_are_the_defaults() -> None:
     access, limits = AccessSettings(), LimitSettings()
     minute = timedelta(minutes=1)
     assert table == {
+        "METRICS_ANONYMOUS": str(access.metrics_anonymous).lower(),
         "STREAM_TOKEN_TTL_MINUTES": str(access.token_ttl // minute),
         "MAX_STREAMS": str(limits.max_streams),
         "MAX_RUNS": str(limits.max_runs),
