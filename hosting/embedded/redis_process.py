@@ -223,12 +223,13 @@ class RedisProcess:
 
     async def _answers(self, redis: Redis) -> bool:
         try:
-            info = await asyncio.wait_for(redis.info("server"), _ANSWER_TIMEOUT.total_seconds())
+            info = await asyncio.wait_for(redis.info(), _ANSWER_TIMEOUT.total_seconds())
         except (RedisError, OSError):
-            # It doesn't listen yet, or still loads its data.
+            # It doesn't listen yet.
             return False
-        # A stranger on the port answers too; ours has the process id that the guard wrote down.
-        if info.get("process_id") != self._locks.server.read_pid():
+        # A stranger on the port answers too; ours has the process id that the guard wrote down. While it
+        # loads its data it answers this, and refuses everything else.
+        if info.get("loading") or info.get("process_id") != self._locks.server.read_pid():
             return False
         self.kind = _describe(info, self._binary)
         return True

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -28,6 +29,7 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows-only st
 SERVICE = """
 import asyncio, signal, sys
 from pathlib import Path
+from typing import Any
 from hosting.embedded.redis_server import EmbeddedRedis
 from streaming.connections import connect
 
@@ -302,6 +304,23 @@ async def test_an_abandoned_start_leaves_nothing(data_dir: Path) -> None:
 
 
 @posix_only
+async def test_waits_until_the_data_is_loaded(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that still loads answers INFO and refuses everything else: it is not there yet."""
+    seen: list[bool] = []
+    info = Redis.info
+
+    async def loading_at_first(redis: Redis, *sections: str) -> Any:
+        answer = await info(redis, *sections)
+        seen.append(len(seen) < 3)
+        return {**answer, "loading": int(seen[-1])}
+
+    monkeypatch.setattr(Redis, "info", loading_at_first)
+    server = EmbeddedRedis(data_dir)
+    await server.start()
+    await server.stop()
+    assert seen == [True, True, True, False]
+
+
 async def test_redis_cli_reads_the_stream(data_dir: Path) -> None:
     """``redis-cli`` reads a stream on the printed port."""
     redis_cli = shutil.which("redis-cli") or shutil.which("valkey-cli")

@@ -79,6 +79,7 @@ def test_each_setting_is_read() -> None:
         ("CORS_ALLOWED_ORIGINS", "null"),
         ("TRUSTED_PROXIES", "proxy"),
         ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("METRICS_ANONYMOUS", "maybe"),
         ("MAX_STREAMS", "0"),
         ("MAX_RUNS", "many"),
         ("MAX_HEADER_BYTES", "100"),
