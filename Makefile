@@ -4,8 +4,8 @@ VENV = .venv
 # Empty: the first of python3, python3.13, python3.12, python3.11 that is recent enough.
 PYTHON =
 PYTEST_ARGS =
-# Most tests wait for something, so a few more than there are processors. 0: one after the other.
-TEST_WORKERS = 4
+# Many tests wait for something, so one more than there are processors. 0: one after the other.
+TEST_WORKERS = 3
 SOAK_SECONDS = 300
 SOAK_ARGS =
 BENCH_ARGS =

@@ -22,8 +22,9 @@ from streaming.identifiers import keys_of
 
 _log = logging.getLogger(__name__)
 
-#: A state is read in milliseconds; after this Redis counts as away, well before the hub's caller gives up.
-LOAD_TIMEOUT: Final = timedelta(seconds=5)
+#: A state is read in milliseconds; a node that hangs costs five seconds before another is asked. After this Redis
+#: counts as away, before the hub's caller gives up.
+LOAD_TIMEOUT: Final = timedelta(seconds=8)
 #: How long a turn waits for its state to be saved before it goes on without. Saving goes on too.
 SAVE_TIMEOUT: Final = timedelta(seconds=2)
 #: Pauses between attempts to save: a blip is over at once, an outage is not made worse.

@@ -238,7 +238,8 @@ async def following(base: str, thread: dict[str, Any], user_token: str) -> Async
         yield follower
     finally:
         process.kill()
-        await process.wait()
+        # Closes the pipes too.
+        await process.communicate()
 
 
 async def negotiated(http: httpx.AsyncClient, **headers: str) -> dict[str, Any]:
