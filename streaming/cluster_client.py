@@ -23,6 +23,11 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from streaming.cancellation import cancel_and_wait
+
+#: A node that does not answer within this is not asked for the slots: it answers in a millisecond, and the
+#: driver, which asks one node after another, would wait for one that hangs as long as for any command.
+_PROBE_TIMEOUT: Final = timedelta(seconds=1)
 #: A node's answer that another one is to be asked.
 _MISDIRECTED: Final = (MovedError, AskError, TryAgainError, ClusterDownError)
 
@@ -46,6 +51,8 @@ class ClusterClient(RedisCluster):
         self._turn_timeout = turn_timeout.total_seconds()
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._executing: set[asyncio.Task[Any] | None] = set()
+        self._configured = dict(self.nodes_manager.startup_nodes)
+        self._probing: asyncio.Task[None] | None = None
 
     async def initialize(self, *args: Any, **options: Any) -> Self:
         """Learn which node has which slots, where that is not known.
@@ -54,12 +61,36 @@ class ClusterClient(RedisCluster):
             RedisError: no node could say.
         """
         try:
+            if self._initialize:
+                await self._set_hanging_nodes_aside()
             _ = await super().initialize(*args, **options)
         except (RedisClusterException, AttributeError) as error:
             # The first is none of the driver's other errors: nobody would take it for Redis being away. The
             # second: see below.
             raise RedisConnectionError("No node of the cluster knows all of it.") from error
         return self
+
+    async def _set_hanging_nodes_aside(self) -> None:
+        """Let the driver ask only nodes that answer; with the slots it learns all nodes anew."""
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe())
+            self._probing.add_done_callback(self._note_probed)
+        await asyncio.shield(self._probing)
+
+    def _note_probed(self, _probing: asyncio.Task[None]) -> None:
+        self._probing = None
+
+    async def _probe(self) -> None:
+        # Those that were configured too: one that was set aside in vain may be the one that is back.
+        nodes = {**self._configured, **self.nodes_manager.startup_nodes}
+        if len(nodes) == 1:
+            return
+        asked = {asyncio.create_task(node.execute_command("PING")): node for node in nodes.values()}
+        done, hanging = await asyncio.wait(asked, timeout=_PROBE_TIMEOUT.total_seconds())
+        await cancel_and_wait(hanging)
+        answering = [asked[task] for task in done if task.exception() is None]
+        if answering:
+            self.nodes_manager.startup_nodes = {node.name: node for node in answering}
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command.

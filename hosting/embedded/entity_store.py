@@ -22,8 +22,8 @@ from streaming.identifiers import keys_of
 
 _log = logging.getLogger(__name__)
 
-#: A state is read in milliseconds; a node that hangs costs five seconds before another is asked. After this
-#: Redis counts as away, before the hub's caller gives up.
+#: A state is read in milliseconds; a server that takes no connection costs five seconds before another is
+#: asked. After this Redis counts as away, before the hub's caller gives up.
 LOAD_TIMEOUT: Final = timedelta(seconds=8)
 #: How long a turn waits for its state to be saved before it goes on without. Saving goes on too.
 SAVE_TIMEOUT: Final = timedelta(seconds=2)

@@ -184,13 +184,14 @@ async def test_a_process_that_is_killed_in_mid_run(told: Collector, tmp_path: Pa
 
 async def test_metrics_are_sent_too(told: Collector, service: Service) -> None:
     """Counts, gauges and histograms come by OTLP, under the names that Prometheus has, with dots."""
+    # Another test's service, just stopped, has left what it counted.
+    told.metrics.clear()
     async with connect_http(service) as http:
         run = await start_run(http, "Tell me a joke")
         await read_events(http, run["conversation_id"])
 
     async def have_come() -> bool:
-        terminals = told.metrics.get("agent_stream.terminals")
-        return terminals is not None and "agent_stream.delivery_seconds" in told.metrics
+        return {"agent_stream.terminals", "agent_stream.delivery_seconds"} <= told.metrics.keys()
 
     await eventually(have_come, "metrics")
     assert told.metrics["agent_stream.appends"].sum.is_monotonic

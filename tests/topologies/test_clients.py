@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.cluster_client import ClusterClient
-from streaming.connections import POOL_SIZE, connect, is_cluster, subscription
+from streaming.connections import CONNECT_TIMEOUT, POOL_SIZE, connect, is_cluster, subscription
 from streaming.entries import RunStatus
 from streaming.identifiers import keys_of
 from streaming.store.run_store import RunStore
@@ -53,6 +53,25 @@ async def test_no_sentinel_is_forgotten(sentinel_group: SentinelGroup) -> None:
         await pool.disconnect()
         assert len({id(sentinel) for sentinel in pool.sentinel_manager.sentinels}) == SENTINELS
     await client.aclose()
+
+
+async def test_nodes_that_hang_hold_up_no_new_client(cluster: Cluster) -> None:
+    """While no command needs the nodes that hang, a new client soon knows all slots, and all nodes."""
+    masters = {(await cluster.master_for(key)).port for key in ("a", "b", "c")}
+    replicas = [server for port, server in cluster.servers.items() if port not in masters]
+    # The driver asks the nodes in random order: one of ten would begin with a hanging one.
+    clients = [connect(cluster.url) for _ in range(10)]
+    for hanging in replicas:
+        hanging.freeze()
+    try:
+        async with asyncio.timeout((CONNECT_TIMEOUT / 2).total_seconds()):
+            await asyncio.gather(*(client.exists("a") for client in clients))
+    finally:
+        for hanging in replicas:
+            hanging.resume()
+    for client in clients:
+        assert len(cast("ClusterClient", client).get_nodes()) == len(cluster.servers)
+        await client.aclose()
 
 
 async def test_a_subscription_finds_another_server(topology: Cluster | SentinelGroup, redis: Redis) -> None:
