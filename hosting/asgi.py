@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Message, Receive, Scope, Send
 
+from hosting.http_protocol import DIRECT_WRITE
 from hosting.starlette_requests import read_request
 from streaming.cancellation import cancel_and_wait
 from streaming.errors import RequestTimedOut, RequestTooLarge
@@ -136,7 +137,7 @@ class _App(Starlette):
         await super().__call__(scope, receive, send_unless_streamed)
         answer: _Answer | None = scope.pop(_STREAMED)
         if answer is not None:
-            await answer.stream(scope["method"], heads.pop(), receive, send)
+            await answer.stream(scope, heads.pop(), receive, send)
 
 
 class _Answer(Response):
@@ -145,6 +146,7 @@ class _Answer(Response):
     def __init__(self, response: HttpResponse, longest: timedelta) -> None:
         self._longest = longest.total_seconds()
         self._pieces = response.body if isinstance(response.body, AsyncGenerator) else None
+        self._direct = response.direct
         whole = response.body if isinstance(response.body, bytes) else None
         super().__init__(content=whole, status_code=response.status, headers=dict(response.headers))
         if self._pieces is not None:
@@ -157,7 +159,7 @@ class _Answer(Response):
         scope[_STREAMED] = self
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-    async def stream(self, method: str, head: Message, receive: Receive, send: Send) -> None:
+    async def stream(self, scope: Scope, head: Message, receive: Receive, send: Send) -> None:
         """Send a response that streams, all of it."""
         watch: set[asyncio.Task[None]] = set()
         if self._pieces is None:
@@ -166,7 +168,9 @@ class _Answer(Response):
             async with asyncio.timeout(self._longest) as limit, aclosing(self._pieces) as pieces:
                 watch.add(asyncio.create_task(_until_client_leaves(receive, limit), name="client-watch"))
                 await send(head)
-                if method != "HEAD":
+                if scope["method"] != "HEAD":
+                    if self._direct is not None:
+                        self._direct.write = _direct_write(scope)
                     await _send(pieces, send, limit)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
@@ -185,6 +189,11 @@ async def _send(pieces: AsyncGenerator[bytes, None], send: Send, limit: asyncio.
         if limit.expired():
             raise TimeoutError
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+def _direct_write(scope: Scope) -> Callable[[bytes], bool] | None:
+    extension = scope.get("extensions", {}).get(DIRECT_WRITE)
+    return extension["write"] if extension is not None else None
 
 
 async def _until_client_leaves(receive: Receive, limit: asyncio.Timeout) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 from typing import ClassVar, Final, cast
@@ -42,6 +43,22 @@ def _written(error: StreamingError) -> bytes:
 
 
 _TOO_LARGE: Final = _written(HeadersTooLarge())
+
+#: Where a scope's ``extensions`` have a way to write a piece of the body past ``send``, without a task.
+DIRECT_WRITE: Final = "agent_stream.direct_write"
+
+
+def _direct_write(cycle: RequestResponseCycle) -> Callable[[bytes], bool]:
+    transport, flow = cycle.transport, cycle.flow
+
+    def write(piece: bytes) -> bool:
+        """Write a piece as ``send`` would; ``False``: not now, since ``send`` would wait or do otherwise."""
+        if flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
+            return False
+        transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        return True
+
+    return write
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -100,6 +117,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unfinished = 0
         self._stop_waiting()
         super().on_headers_complete()
+        self.scope["extensions"] = {DIRECT_WRITE: {"write": _direct_write(self.cycle)}}
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, which is bounded where it is read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
+import hypothesis
 import pytest
 from playwright.async_api import Browser
 from redis.asyncio import Redis
@@ -13,6 +14,10 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from tests.browser import connected, running_chromium
 from tests.service import SLOW, Service, connect_http, running_service
+
+#: A machine that is busy with something else is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

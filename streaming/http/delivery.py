@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
 from streaming.entries import GAP, READING_EVENTS, RESET, RunStatus, StreamChunk, to_json
 from streaming.http.limits import RECONNECT_MS, TimeLimit
+from streaming.http.messages import DirectLine
+from streaming.identifiers import EntryId
 from streaming.reading.open_stream import OpenStream
 from streaming.reading.reader import HEARTBEAT
 from streaming.reading.told import LOST_CODE
@@ -38,6 +40,7 @@ async def as_server_sent_events(
     limit: TimeLimit | None = None,
     reconnect_ms: Callable[[], int] = lambda: RECONNECT_MS,
     span: Span = NO_SPAN,
+    direct: DirectLine | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """The read as server-sent events; heartbeats while it is silent.
 
@@ -47,36 +50,78 @@ async def as_server_sent_events(
         limit: How long it may last.
         reconnect_ms: Asked, when its client is sent away, when it is to come back.
         span: Ended with it.
+        direct: What its host can write to, while it waits.
     """
-    loop, note = asyncio.get_running_loop(), _Note(opened, span)
-    runs = _RunNames() if all_events and opened.covers_all_runs else None
+    loop = asyncio.get_running_loop()
+    events = _Events(opened, limit, _Note(opened, span), direct, all_events=all_events)
     try:
         yield encode_retry(RECONNECT_MS)
-        sent_at = loop.time()
         async with aclosing(opened) as batches:
             async for batch in batches:
-                if runs is None:
-                    body = b"".join([part.encoded or _event(part, all_events) for part in batch])
-                else:
-                    body = b"".join([runs.before(part) + _event(part, all_events) for part in batch])
-                now = loop.time()
-                # Typed entries that this client did not ask for are no sign of life to it.
-                if not body and (not batch or now - sent_at >= HEARTBEAT.total_seconds()):
-                    body = encode_comment("heartbeat")
-                if body:
-                    yield body
-                    sent_at = now
-                    if batch:
-                        note.sent()
-                if limit is not None and limit.is_reached(batch, now):
+                if piece := events.of(batch, loop.time()):
+                    yield piece
+                    events.sent(batch, loop.time())
+                if events.is_limit_reached(batch, loop.time()):
                     opened.cut_short = True
                     break
         if opened.cut_short:
             # The client is to come back: this is no end of the run, so it gets no done.
             yield encode_retry(reconnect_ms())
-        note.outcome = _outcome(opened)
+        events.note.outcome = _outcome(opened)
     finally:
-        note.end()
+        events.note.end()
+
+
+class _Events:
+    """What of a read goes to one client as server-sent events, and when."""
+
+    def __init__(
+        self,
+        opened: OpenStream,
+        limit: TimeLimit | None,
+        note: _Note,
+        direct: DirectLine | None,
+        *,
+        all_events: bool,
+    ) -> None:
+        self.note = note
+        self._opened = opened
+        self._limit = limit
+        self._direct = direct
+        self._all_events = all_events
+        self._runs = _RunNames() if all_events and opened.covers_all_runs else None
+        self._sent_at = asyncio.get_running_loop().time()
+        if direct is not None and self._runs is None:
+            opened.give = self._give
+
+    def of(self, batch: Sequence[Part], now: float) -> bytes:
+        """What a batch is to the client; maybe nothing."""
+        if self._runs is None:
+            body = b"".join([part.encoded or _event(part, self._all_events) for part in batch])
+        else:
+            body = b"".join([self._runs.before(part) + _event(part, self._all_events) for part in batch])
+        # Typed entries that this client did not ask for are no sign of life to it.
+        if not body and (not batch or now - self._sent_at >= HEARTBEAT.total_seconds()):
+            return encode_comment("heartbeat")
+        return body
+
+    def sent(self, batch: Sequence[Part], now: float) -> None:
+        """The server has taken it."""
+        self._sent_at = now
+        if batch:
+            self.note.sent(self._opened.cursor)
+
+    def is_limit_reached(self, batch: Sequence[Part], now: float) -> bool:
+        return self._limit is not None and self._limit.is_reached(batch, now)
+
+    def _give(self, block: TextBlock, now: float) -> bool:
+        """Send a block past the iteration, which waits. ``False``: it has to come by it."""
+        write = self._direct.write if self._direct is not None else None
+        if write is None or self.is_limit_reached((block,), now) or not write(block.encoded):
+            return False
+        self._sent_at = now
+        self.note.sent(block.last)
+        return True
 
 
 class _Note:
@@ -89,12 +134,12 @@ class _Note:
         self._pieces = 0
         self.outcome = "left"
 
-    def sent(self) -> None:
-        """The server has taken a piece: the client's socket has room for it."""
+    def sent(self, last: EntryId) -> None:
+        """The server has taken a piece up to this entry: the client's socket has room for it."""
         self._pieces += 1
         # What was stored before its reader came is as old as it is.
         if self._opened.is_live:
-            self._delivered(self._opened.cursor.milliseconds)
+            self._delivered(last.milliseconds)
 
     def end(self) -> None:
         self._span.end(self.outcome, {"pieces": self._pieces})
@@ -171,7 +216,7 @@ async def as_plain_text(
             async for batch in batches:
                 if text := "".join(plain.render(chunk) for chunk in chunks_of(batch)):
                     yield text.encode("utf-8", "replace")
-                    note.sent()
+                    note.sent(opened.cursor)
                 if limit is not None and limit.is_reached(batch, loop.time()):
                     opened.cut_short = True
                     break

@@ -29,6 +29,7 @@ from streaming.http.delivery import as_plain_text, as_server_sent_events
 from streaming.http.limits import Load, TimeLimit
 from streaming.http.messages import (
     TEXT_TYPE,
+    DirectLine,
     HttpRequest,
     HttpResponse,
     error_response,
@@ -286,6 +287,7 @@ class Endpoints:
         limit = TimeLimit(limits.stream_max, limits.stream_idle)
         resumed = cursor not in _FROM_THE_START
         span = await self._reader_span(request, conversation_id, resumed=resumed, began=began)
+        direct = DirectLine()
         if plain:
             pieces = as_plain_text(opened, resumed=resumed, limit=limit, span=span)
         else:
@@ -295,8 +297,9 @@ class Endpoints:
                 limit=limit,
                 reconnect_ms=lambda: self.load.reconnect_ms,
                 span=span,
+                direct=direct,
             )
-        return traced(HttpResponse(200, headers, pieces), span)
+        return traced(HttpResponse(200, headers, pieces, direct), span)
 
     async def _open(self, request: HttpRequest, conversation_id: str, cursor: str | None) -> OpenStream:
         limits = self.settings.limits

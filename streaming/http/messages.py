@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,6 +60,15 @@ class HttpRequest:
         return "last-event-id" in self.headers and not self.wants_plain_text
 
 
+@dataclass(slots=True)
+class DirectLine:
+    """A host's own way to a client's socket, for pieces that need no task to wake up and send them."""
+
+    #: Writes a piece of the body at once; ``False``: the client can't take it now. Only used while the host
+    #: waits for the body's next piece. ``None``: the host has none, and all pieces come from the body.
+    write: Callable[[bytes], bool] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """A response; its body comes at once or piece by piece, each to be sent as it comes."""
@@ -67,6 +76,8 @@ class HttpResponse:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | AsyncGenerator[bytes, None] = b""
+    #: Used beside a body that comes piece by piece, by hosts that can.
+    direct: DirectLine | None = None
 
 
 def json_response(status: int, content: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:

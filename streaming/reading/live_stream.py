@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
 
@@ -13,13 +14,47 @@ from streaming.entries import StreamChunk, decode_entry
 from streaming.errors import InvalidCursor
 from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id
 from streaming.reading.liveness import ProducerWatch
-from streaming.text_blocks import Part, block_of, chunks_of, parts_of
+from streaming.text_blocks import Part, TextBlock, block_of, chunks_of, parts_of
 
 #: Entries of a stream kept in memory for its readers; one that falls behind pages from Redis instead.
 RING_ENTRIES: Final = 256
 
 #: What a wake-up carries: ids, and fields.
 _MESSAGE: Final = msgspec.json.Decoder(list[str | list[str]])
+
+#: Gives its reader text that comes while it waits, by the loop's clock. ``False``: it has to look by itself.
+Take = Callable[[TextBlock, float], bool]
+
+
+class _Waiter:
+    """A reader that has all there is."""
+
+    __slots__ = ("_take", "_timeout", "_until", "woken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, take: Take | None) -> None:
+        #: Whether something came that the reader is to look at.
+        self.woken: asyncio.Future[bool] = loop.create_future()
+        self._take = take
+        self._timeout = timeout
+        self._until = loop.time() + timeout
+
+    def takes(self, block: TextBlock, now: float) -> bool:
+        """Whether the reader has got the block and waits on."""
+        if self._take is None or self.woken.done():
+            return False
+        try:
+            taken = self._take(block, now)
+        except Exception:  # noqa: BLE001 - it is raised again where the reader looks by itself
+            return False
+        self._until = now + self._timeout
+        return taken
+
+    def wake(self, *, something_came: bool) -> None:
+        if not self.woken.done():
+            self.woken.set_result(something_came)
+
+    def is_over(self, now: float) -> bool:
+        return self._until <= now or self.woken.done()
 
 
 class LiveStream:
@@ -43,8 +78,7 @@ class LiveStream:
         self._before_newest: EntryId | None = None
         #: ``tail`` as text.
         self._tail_text = str(FIRST)
-        #: Those who wait for something new, each with the time at which it stops waiting.
-        self._waiters: dict[asyncio.Future[bool], float] = {}
+        self._waiters: list[_Waiter] = []
 
     def covers(self, cursor: EntryId) -> bool:
         """Whether memory holds everything after the cursor."""
@@ -62,28 +96,34 @@ class LiveStream:
         begun = [chunk for chunk in chunks_of(batches[0]) if chunk.id > cursor]
         return [*begun, *chain.from_iterable(batches[1:])]
 
-    def wait(self, timeout: float) -> asyncio.Future[bool]:
-        """Wait for something new. ``False``: nothing came within ``timeout`` seconds."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[bool] = loop.create_future()
+    def wait(self, timeout: float, take: Take | None = None) -> asyncio.Future[bool]:
+        """Wait for something new. ``False``: nothing came within ``timeout`` seconds.
+
+        Args:
+            timeout: Of silence.
+            take: Is given what comes meanwhile, for a reader that has all up to ``tail``: to wake its task
+                for each chunk costs more than the rest.
+        """
         # No timer of its own: thousands of readers would set and cancel one with each chunk.
-        self._waiters[waiter] = loop.time() + timeout
-        return waiter
+        waiter = _Waiter(asyncio.get_running_loop(), timeout, take)
+        self._waiters.append(waiter)
+        return waiter.woken
 
     def wake(self) -> None:
         """Let all waiting readers look again."""
-        waiters, self._waiters = self._waiters, {}
+        waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(True)
+            waiter.wake(something_came=True)
 
     def patrol(self, now: float) -> None:
         """Let those go who have waited long enough, and forget those who have left."""
-        over = [waiter for waiter, until in self._waiters.items() if until <= now or waiter.done()]
-        for waiter in over:
-            del self._waiters[waiter]
-            if not waiter.done():
-                waiter.set_result(False)
+        waiting: list[_Waiter] = []
+        for waiter in self._waiters:
+            if waiter.is_over(now):
+                waiter.wake(something_came=False)
+            else:
+                waiting.append(waiter)
+        self._waiters = waiting
 
     def take_message(self, message: bytes) -> bool:
         """Take the entries that a wake-up carries. ``False``: the stream has to be read."""
@@ -116,7 +156,19 @@ class LiveStream:
         while self._entries > RING_ENTRIES and len(self._batches) > 1:
             self.start, gone, _ = self._batches.popleft()
             self._entries -= gone
-        self.wake()
+        if len(parts) == 1 and isinstance(parts[0], TextBlock):
+            self._offer(parts[0])
+        else:
+            self.wake()
+
+    def _offer(self, block: TextBlock) -> None:
+        now = asyncio.get_running_loop().time()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if waiter.takes(block, now):
+                self._waiters.append(waiter)
+            else:
+                waiter.wake(something_came=True)
 
 
 def _parts(carried: list[Any], newest: EntryId) -> tuple[list[Part], int]:

@@ -13,15 +13,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
-from streaming.entries import RESET, StreamChunk
 from streaming.errors import StreamingError
 from streaming.identifiers import EntryId, keys_of
 from streaming.reading.follower import RETRY_PAUSE, StreamFollower
-from streaming.reading.live_stream import LiveStream
+from streaming.reading.live_stream import LiveStream, Take
 from streaming.reading.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
 from streaming.reading.span import Span
 from streaming.reading.stored_pages import StoredPages
-from streaming.reading.told import LOST_CODE, gap, lost, reset
+from streaming.reading.told import lost
+from streaming.reading.view import View
 from streaming.store.run_states import RunState
 from streaming.store.run_store import RunStore
 from streaming.store.stored_entries import Page
@@ -32,8 +32,6 @@ _T = TypeVar("_T")
 
 #: How long Redis may stay away while somebody reads, before the reader is sent away to come back.
 PATIENCE: Final = timedelta(seconds=60)
-#: Why a reader was told of a gap or reset, in telemetry.
-CURSOR_GONE: Final = "cursor_gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +79,7 @@ class OpenStream:
         self._span = span
         self._follow = options.follow
         self._heartbeat = options.heartbeat.total_seconds()
-        self._cursor = span.start
-        #: Of each run in progress: its attempt, and the sequence that should come next.
-        self._expected: dict[str, tuple[int, int]] = {}
-        if span.expected is not None:
-            run, attempt, sequence = span.expected
-            self._expected[run] = (attempt, sequence)
-        self._at_terminal = False
+        self._view = View(span, self.telemetry, follow=options.follow)
         self._start_told = self._end_told = False
         self._replaying = True
         self._ended = False
@@ -99,6 +91,9 @@ class OpenStream:
         self._look_interval = min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())
         self._silent_since = 0.0
         self.cut_short = False
+        #: Where it is set, it is given text that comes while the read waits, which is then not given by
+        #: iteration; it says whether it took it.
+        self.give: Take | None = None
 
     @property
     def has_nothing_more(self) -> bool:
@@ -113,7 +108,7 @@ class OpenStream:
     @property
     def cursor(self) -> EntryId:
         """The last entry that was given."""
-        return self._cursor
+        return self._view.cursor
 
     @property
     def is_live(self) -> bool:
@@ -131,14 +126,15 @@ class OpenStream:
                 live = self._live
                 if live is None or self._is_due(live):
                     shown = await self._advance()
-                elif batch := live.after(self._cursor):
-                    shown, at_end = self._show(batch)
+                elif batch := live.after(self._view.cursor):
+                    shown, at_end = self._view.show(batch)
                     if at_end or not shown:
                         shown = await self._conclude(shown, at_end=at_end)
                     else:
                         self._silent_since = self._loop.time()
                 else:
-                    self._is_overdue = not await live.wait(self._look_interval)
+                    takes = self.give is not None and self._view.cursor == live.tail
+                    self._is_overdue = not await live.wait(self._look_interval, self._take if takes else None)
                     continue
                 if self._is_over():
                     # Before the last batch is given: its reader may never ask again.
@@ -171,7 +167,7 @@ class OpenStream:
             or self._run_has_ended
             or self.cut_short
             or self._follower.closed
-            or self._cursor < live.start
+            or self._view.cursor < live.start
         )
 
     async def _advance(self) -> list[Part] | None:
@@ -182,20 +178,14 @@ class OpenStream:
         if not self._start_told:
             self._start_told = True
             self.telemetry.reader_opened(resumed=self._resumed)
-            if self._span.gap:
-                self.telemetry.gap_told(CURSOR_GONE)
-                return [gap(self._cursor, "the cursor's entry is not retained: some after it may be missing")]
-            if self._span.anew:
-                self.telemetry.reset_told(CURSOR_GONE)
-                return [
-                    reset(self._cursor, self._span.run, "the cursor's entry is gone: all of it comes again")
-                ]
+            if told := self._view.told_at_start(self._span):
+                return told
         batch = await (self._replay() if self._replaying else self._follow_on())
         return None if batch is None else await self._present(batch)
 
     async def _present(self, batch: Sequence[Part]) -> list[Part] | None:
         """What a batch has for this reader; notices the end."""
-        shown, at_end = self._show(batch)
+        shown, at_end = self._view.show(batch)
         return await self._conclude(shown, at_end=at_end)
 
     async def _conclude(self, shown: list[Part], *, at_end: bool) -> list[Part] | None:
@@ -232,13 +222,13 @@ class OpenStream:
         if live is None:
             await self._start_following()
             return None
-        if not live.covers(self._cursor):
+        if not live.covers(self._view.cursor):
             stored = await self._stored()
             if stored == []:
                 # Nothing between the cursor and what memory covers (its entries were deleted).
-                self._cursor = max(self._cursor, live.start)
+                self._view.cursor = max(self._view.cursor, live.start)
             return stored or None
-        batch = live.after(self._cursor)
+        batch = live.after(self._view.cursor)
         if batch:
             return [*batch]
         if not self._is_overdue and not self._run_has_ended:
@@ -256,7 +246,7 @@ class OpenStream:
             stored = await self._stored()
             if stored == [] and not await self._is_restored():
                 self._ended = True
-                return [] if self._at_terminal else [lost(self._cursor)]
+                return [] if self._view.at_terminal else [lost(self._view.cursor)]
             return stored or None
         self._follower.look_again(live)
         return []
@@ -271,7 +261,7 @@ class OpenStream:
 
     async def _is_restored(self) -> bool:
         """Whether a run whose end was deleted from the stream has been written again."""
-        if self._at_terminal or self._restore is None or self._span.run is None:
+        if self._view.at_terminal or self._restore is None or self._span.run is None:
             return False
         try:
             restored = await self._restore(self._conversation_id, self._span.run)
@@ -282,7 +272,7 @@ class OpenStream:
 
     async def _page(self) -> Page:
         """The next stored entries."""
-        return await self._pages.after(self._cursor)
+        return await self._pages.after(self._view.cursor)
 
     async def _stored(self) -> list[Part] | None:
         """The next stored entries, patiently."""
@@ -305,77 +295,13 @@ class OpenStream:
         latest = await self._patiently(self._tracked_state)
         return latest is not None and not latest.status.is_terminal
 
-    def _show(self, batch: Sequence[Part]) -> tuple[list[Part], bool]:
-        """The batch as this read shows it, up to its end; and whether that came."""
-        shown: list[Part] = []
-        for part in batch:
-            if isinstance(part, TextBlock):
-                self._show_block(part, shown)
-                continue
-            ends_here = self._show_chunk(part, shown)
-            is_last = self._span.first_terminal or part is batch[-1]
-            if ends_here and is_last and not self._follow:
-                return shown, True
-        return shown, False
-
-    def _show_block(self, block: TextBlock, shown: list[Part]) -> None:
-        """Show a block as a whole, where each of its chunks would be shown."""
-        if self._span.run not in (None, block.run):
-            self._cursor = block.last
-            return
-        if block.run is not None:
-            begins = (block.attempt, block.first_sequence)
-            if self._expected.get(block.run, begins) != begins:
-                for chunk in block:
-                    self._show_chunk(chunk, shown)
-                return
-            self._expected[block.run] = (block.attempt, block.next_sequence)
-        self._cursor = block.last
-        self._at_terminal = False
-        shown.append(block)
-
-    def _show_chunk(self, chunk: StreamChunk, shown: list[Part]) -> bool:
-        """Show a chunk, if it is to be shown; whether it ends its run."""
-        if chunk.code != LOST_CODE:
-            self._cursor = chunk.id
-        if self._span.run is not None and chunk.run != self._span.run and chunk.code != LOST_CODE:
+    def _take(self, block: TextBlock, now: float) -> bool:
+        """Give a block that came while the read waited, if there is no more to do than that."""
+        if self.give is None or not self._view.is_next(block) or not self.give(block, now):
             return False
-        expected = self._expected_at(chunk)
-        if expected is not None and chunk.sequence is not None:
-            if 0 < chunk.sequence < expected:
-                # Shown already. Then a failover lost it, and its writer, who never had an answer, wrote
-                # it once more.
-                return False
-            if chunk.sequence > expected:
-                missing = f"entries {expected} to {chunk.sequence - 1} are no longer retained"
-                self.telemetry.gap_told("hole")
-                shown.append(gap(self._cursor, missing))
-            elif chunk.sequence < expected:
-                # Redis forgot the run, and with it that there was an attempt of this number.
-                self.telemetry.reset_told("run_forgotten")
-                shown.append(reset(self._cursor, chunk.run, "the run begins again"))
-        if chunk.type == RESET:
-            self.telemetry.reset_told("stored")
-        shown.append(chunk)
-        self._at_terminal = chunk.is_terminal
-        return self._at_terminal
-
-    def _expected_at(self, chunk: StreamChunk) -> int | None:
-        """The sequence that should be here; ``None`` where a run, or one of its attempts, begins."""
-        if chunk.run is None or chunk.sequence is None:
-            return None
-        known = self._expected.get(chunk.run)
-        if known == (chunk.attempt, chunk.sequence) and chunk.type is None and not chunk.is_terminal:
-            # Nearly always: the next one.
-            self._expected[chunk.run] = (chunk.attempt, chunk.sequence + 1)
-            return chunk.sequence
-        attempt, expected = self._expected.pop(chunk.run, (chunk.attempt, None))
-        if attempt != chunk.attempt or chunk.type == RESET:
-            expected = None
-        if not chunk.is_terminal:
-            following = chunk.sequence + 1 if chunk.sequence == 0 else max(chunk.sequence + 1, expected or 0)
-            self._expected[chunk.run] = (chunk.attempt, following)
-        return expected
+        self._view.pass_over(block)
+        self._silent_since = now
+        return True
 
     async def _patiently(self, read: Callable[[], Awaitable[_T]]) -> _T | None:
         """Read from Redis, again while it is away; ``None`` once the read is cut short."""
