@@ -148,7 +148,7 @@ class StreamFollower:
                     await self._pubsub.subscribe(*idle, stream.keys.channel)
             newest = await newest_entry(self._redis, stream.keys.stream)
             if newest is not None:
-                stream.start = stream.tail = newest.id
+                stream.begin_after(newest.id)
             stream.is_ready = True
         self._ensure_task("stream-wakeups", self._listen)
         self._ensure_task("stream-patrol", self._patrol)

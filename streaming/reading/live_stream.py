@@ -80,6 +80,11 @@ class LiveStream:
         self._tail_text = str(FIRST)
         self._waiters: list[_Waiter] = []
 
+    def begin_after(self, entry_id: EntryId) -> None:
+        """Cover what comes after the newest entry that is stored."""
+        self.start = self.tail = entry_id
+        self._tail_text = str(entry_id)
+
     def covers(self, cursor: EntryId) -> bool:
         """Whether memory holds everything after the cursor."""
         return cursor >= self.start

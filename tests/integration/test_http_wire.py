@@ -5,56 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
-import uvicorn
 
 from hosting import http_protocol, starlette_requests
 from hosting import listener as listener_module
 from hosting.asgi import create_app
-from hosting.http_protocol import bounded_protocol
 from hosting.listener import listen
 from streaming.http.endpoints import Endpoints
 from streaming.settings import Settings
-from tests.service import PATIENCE, Service, eventually
+from tests.integration.wire import LIMIT, answers_of, exchange, served
+from tests.service import PATIENCE, Service
 
-LIMIT: Final = 32_768
 HEALTH: Final = b"GET /api/health HTTP/1.1\r\nhost: x\r\n"
 RUN: Final = b"POST /api/agents/TravelPlanner/run"
 CHUNKED: Final = RUN + b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 STREAM: Final = b"GET /api/agent/stream/"
 #: More than is ever read at a time, and far more than the limit.
 ENDLESS: Final = 64 * 1_048_576
-
-
-def exchange(address: tuple[str, int], sent: bytes, *, ends: bool = True) -> bytes:
-    """Send bytes, and read what comes until the service closes."""
-    with socket.create_connection(address, timeout=PATIENCE) as connection:
-        try:
-            connection.sendall(sent)
-            if ends:
-                connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            # The service has closed; what it said before may still be there.
-            pass
-        received = b""
-        try:
-            while piece := connection.recv(65_536):
-                received += piece
-        except ConnectionError:
-            pass
-        return received
-
-
-def answers_of(received: bytes) -> list[int]:
-    """The status of each response in what was received."""
-    return [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:]]
 
 
 def memory_bytes(service: Service) -> int:
@@ -110,25 +82,6 @@ def test_what_never_ends_is_not_collected(service: Service, beginning: bytes) ->
     assert set(answers_of(received)) <= {400, 431}
     assert memory_bytes(service) - before < ENDLESS / 4
     assert httpx.get(f"{service.url}/api/health", trust_env=False).status_code == 200
-
-
-@asynccontextmanager
-async def served(app: Any) -> AsyncIterator[tuple[str, int]]:
-    """The server as the standalone host has it, in this process, where its patience can be shortened."""
-    with listen("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(
-            app, http=bounded_protocol(LIMIT), ws="none", log_config=None, access_log=False, lifespan="off"
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listener]))
-
-        async def is_started() -> bool:
-            return server.started
-
-        await eventually(is_started, "the server has started")
-        yield listener.getsockname()
-        server.should_exit = True
-        await serving
 
 
 @pytest.mark.parametrize("sent", [b"", HEALTH, HEALTH + b"\r\n" + HEALTH], ids=["nothing", "half", "second"])

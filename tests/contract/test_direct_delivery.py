@@ -1,0 +1,223 @@
+"""Live text that goes to a client's socket past the iteration: the same events, each once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.connections import is_cluster
+from streaming.entries import NewEntry
+from streaming.http.delivery import as_server_sent_events
+from streaming.http.limits import TimeLimit
+from streaming.http.messages import DirectLine
+from streaming.sse import ServerSentEvent, ServerSentEventDecoder
+from streaming.telemetry import Telemetry
+from streaming.text_blocks import TextBlock
+from tests.contract.reading import COMPLETED, begin, complete_run, text, until
+
+LONG = timedelta(hours=1)
+TYPED = NewEntry(timestamp=1, type="tool_call", data={"name": "f"})
+
+
+class Client:
+    """What one client of a stream has got, and which of it past the iteration."""
+
+    def __init__(self, handler: RedisStreamResponseHandler, can_take: Callable[[], bool]) -> None:
+        self._handler = handler
+        self._can_take = can_take
+        self._decoder = ServerSentEventDecoder()
+        self.events: list[ServerSentEvent] = []
+        self.written = 0
+
+    def _write(self, piece: bytes) -> bool:
+        if not self._can_take():
+            return False
+        self.written += 1
+        self._get(piece)
+        return True
+
+    def _get(self, piece: bytes) -> None:
+        self.events += self._decoder.feed(piece)
+
+    async def read(self, *, limit: TimeLimit | None = None, follow: bool = False) -> None:
+        """Read the conversation to its end."""
+        opened = await self._handler.reader.open("c", follow=follow)
+        line = DirectLine(self._write)
+        async for piece in as_server_sent_events(opened, all_events=False, limit=limit, direct=line):
+            self._get(piece)
+
+    async def has(self, count: int) -> bool:
+        """Whether so many events have come."""
+        return len(self.events) >= count
+
+    async def is_waiting(self) -> bool:
+        """Whether all that is stored has come, and the read waits for more."""
+        [stream] = self._handler.reader._follower._streams.values() or [None]
+        return stream is not None and bool(stream._waiters)
+
+
+@asynccontextmanager
+async def reading(client: Client, *, follow: bool = False) -> AsyncIterator[asyncio.Task[None]]:
+    """Read while inside."""
+    task = asyncio.create_task(client.read(follow=follow))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def carried(handler: RedisStreamResponseHandler, count: int) -> int:
+    """Of so many live texts, those that come by messages: on a cluster these only say that there is one."""
+    return 0 if is_cluster(handler._redis) else count
+
+
+async def as_stored(handler: RedisStreamResponseHandler) -> list[ServerSentEvent]:
+    """The same stream, as somebody gets it who comes when all is there."""
+    late = Client(handler, lambda: False)
+    await late.read()
+    assert not late.written
+    return late.events
+
+
+async def test_live_text_is_written_at_once(handler: RedisStreamResponseHandler) -> None:
+    """Text that comes while its reader waits goes straight to the socket; the rest by iteration."""
+    attempt = await begin(handler, "c", "r")
+    client = Client(handler, lambda: True)
+    async with reading(client) as task:
+        for number in range(10):
+            await until(client.is_waiting)
+            await handler.runs.append(attempt, number, [text(f"{number} ")])
+            await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
+        await handler.runs.append(attempt, 10, [COMPLETED])
+        await task
+    assert client.written == carried(handler, 10)
+    assert client.events == await as_stored(handler)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_client_that_can_take_nothing_now_and_then(
+    handler: RedisStreamResponseHandler, seed: int
+) -> None:
+    """Whatever is refused, and whatever kinds of entries come between: each event comes once, in order."""
+    chance = random.Random(seed)
+    attempt = await begin(handler, "c", "r")
+    client = Client(handler, lambda: chance.random() < 0.7)
+    sequence = 0
+    async with reading(client) as task:
+        for number in range(60):
+            kinds = [text(f"{number}\n"), text(""), TYPED, text("é\r\n")]
+            batch = chance.choices(kinds, weights=[20, 1, 2, 3], k=chance.choice([1, 1, 1, 2, 5]))
+            await handler.runs.append(attempt, sequence, batch)
+            sequence += len(batch)
+            if chance.random() < 0.5:
+                await until(client.is_waiting)
+        await handler.runs.append(attempt, sequence, [COMPLETED])
+        await task
+    assert bool(client.written) == bool(carried(handler, 1))
+    assert client.events == await as_stored(handler)
+
+
+async def test_a_second_attempt_and_a_second_run(handler: RedisStreamResponseHandler) -> None:
+    """A run that is taken over begins again after a reset, and a later run follows, whatever is written."""
+    client = Client(handler, lambda: True)
+    first = await begin(handler, "c", "r", "first")
+    async with reading(client, follow=True):
+        for number in range(3):
+            await handler.runs.append(first, number, [text(f"first {number}")])
+            await until(client.is_waiting)
+        second = await begin(handler, "c", "r", "second")
+        for number in range(3):
+            await handler.runs.append(second, number + 1, [text(f"second {number}")])
+            await until(client.is_waiting)
+        await handler.runs.append(second, 4, [COMPLETED])
+        await complete_run(handler, "c", "s", "later")
+        await until(lambda: client.has(10))
+    said = [event.data if event.event == "message" else event.event for event in client.events]
+    texts = [f"first {number}" for number in range(3)], [f"second {number}" for number in range(3)]
+    assert said == [*texts[0], "reset", *texts[1], "done", "later", "done"]
+
+
+async def test_a_write_that_breaks(handler: RedisStreamResponseHandler) -> None:
+    """A host's write that raises loses nothing: the piece comes by iteration."""
+
+    def breaks() -> bool:
+        raise OSError
+
+    attempt = await begin(handler, "c", "r")
+    client = Client(handler, breaks)
+    async with reading(client) as task:
+        for number in range(3):
+            await until(client.is_waiting)
+            await handler.runs.append(attempt, number, [text(str(number))])
+        await handler.runs.append(attempt, 3, [COMPLETED])
+        await task
+    assert client.events == await as_stored(handler)
+
+
+async def test_the_time_limit_holds_for_what_is_written(handler: RedisStreamResponseHandler) -> None:
+    """A response that has lasted long enough ends at the next chunk, which still comes, by iteration."""
+    attempt = await begin(handler, "c", "r")
+    await handler.runs.append(attempt, 0, [text("0")])
+    limit = TimeLimit(LONG, LONG)
+    client = Client(handler, lambda: True)
+    task = asyncio.create_task(client.read(limit=limit))
+    await until(client.is_waiting)
+    await handler.runs.append(attempt, 1, [text("1")])
+    await until(lambda: client.has(2))
+    limit._end = 0.0
+    await until(client.is_waiting)
+    await handler.runs.append(attempt, 2, [text("2")])
+    async with asyncio.timeout(5):
+        await task
+    assert [event.data for event in client.events] == ["0", "1", "2"]
+    assert client.written == carried(handler, 1)
+
+
+async def test_what_is_written_counts(
+    handler: RedisStreamResponseHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Telemetry hears of each piece, also of those that no task sent."""
+    told: list[int] = []
+    monkeypatch.setattr(Telemetry, "piece_delivered", lambda _self, stored: told.append(stored))
+    attempt = await begin(handler, "c", "r")
+    client = Client(handler, lambda: True)
+    async with reading(client) as task:
+        for number in range(5):
+            await until(client.is_waiting)
+            await handler.runs.append(attempt, number, [text(str(number))])
+        await handler.runs.append(attempt, 5, [COMPLETED])
+        await task
+    assert client.written == carried(handler, 5)
+    ids = [int(event.id.partition("-")[0]) for event in client.events]
+    # The last piece is given when the read has ended already.
+    assert told[: client.written] == ids[: client.written]
+
+
+async def test_a_reader_that_has_given_up_waiting_is_given_nothing_past_it(
+    handler: RedisStreamResponseHandler,
+) -> None:
+    """Between the end of its wait and its next look, what comes stays for that look."""
+    taken: list[TextBlock] = []
+    attempt = await begin(handler, "c", "r")
+    client = Client(handler, lambda: True)
+    async with reading(client):
+        await until(client.is_waiting)
+        [stream] = handler.reader._follower._streams.values()
+
+        def take(block: TextBlock, _now: float) -> bool:
+            taken.append(block)
+            return True
+
+        waits = stream.wait(1.0, take)
+        stream.patrol(asyncio.get_running_loop().time() + 2.0)
+        await handler.runs.append(attempt, 0, [text("0")])
+        await until(lambda: client.has(1))
+        assert waits.result() is False
+    assert taken == []
