@@ -233,7 +233,8 @@ async def test_a_hole_is_told_of(handler: RedisStreamResponseHandler) -> None:
             await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
         # As after a failover that lost what was between.
         before, fields = client.events[-1].id, {"text": "5", "sequence": "5", "timestamp": "1", "run": "r"}
-        entry_id = (await handler._redis.xadd(keys_of("c").stream, cast("Any", fields))).decode()
+        added = await handler._redis.xadd(keys_of("c").stream, cast("Any", fields))
+        entry_id = cast("bytes", added).decode()
         flat = [part for field in fields.items() for part in field]
         await handler._redis.publish(keys_of("c").channel, json.dumps([before, entry_id, flat]))
         await until(lambda: client.has(4))
