@@ -139,6 +139,28 @@ async def _exchange(connection: AbstractConnection, packed: bytes, count: int) -
     return replies
 
 
+async def next_replies(connection: AbstractConnection) -> list[Any]:
+    """Wait for what comes next on a subscription's connection, and take all that came with it.
+
+    Raises:
+        RedisError: the connection is lost.
+    """
+    # Without ``push_request`` the driver keeps messages to itself where it speaks RESP3.
+    first = await connection.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
+    replies = [first]
+    # The driver's own reading of a reply that is there already costs four times as much.
+    parsed = getattr(getattr(connection, "_parser", None), "_reader", None)
+    while isinstance(parsed, hiredis.Reader) and parsed.has_data():
+        reply = parsed.gets()
+        if isinstance(reply, Exception):
+            raise reply
+        if type(reply) is object:
+            # The driver's word for a reply that is not all there yet.
+            break
+        replies.append(reply)
+    return replies
+
+
 def is_cluster(redis: Redis) -> bool:
     """Whether the client is a cluster's, where one command can't take keys of several slots."""
     return isinstance(redis, RedisCluster)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -28,7 +27,7 @@ from redis.exceptions import ClusterCrossSlotError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
-from streaming.connections import is_cluster, subscription
+from streaming.connections import is_cluster, next_replies, subscription
 from streaming.identifiers import Keys
 from streaming.reading.live_stream import LiveStream
 from streaming.store.stored_entries import PAGE, decode_page, newest_entry
@@ -50,8 +49,6 @@ IDLE_CHANNEL: Final = "agent-stream-idle"
 PING_INTERVAL: Final = timedelta(seconds=30)
 #: Waiting readers are looked through this often for those that have waited long enough.
 PATROL_INTERVAL: Final = timedelta(milliseconds=250)
-#: Messages that are taken from the subscription before other tasks have a turn.
-MESSAGES_AT_ONCE: Final = 200
 #: After trouble with Redis, the next try comes after this pause.
 RETRY_PAUSE: Final = timedelta(milliseconds=200)
 
@@ -202,8 +199,7 @@ class StreamFollower:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PING_INTERVAL.total_seconds()):
                 while True:
-                    for _ in range(MESSAGES_AT_ONCE):
-                        raw = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+                    for raw in await next_replies(connection):
                         if raw[0] in (b"message", "message"):
                             self._hear(raw[1], raw[2])
                         else:
