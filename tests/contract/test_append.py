@@ -186,16 +186,37 @@ async def test_a_cancel_reaches_the_writer(handler: RedisStreamResponseHandler) 
     assert (await handler.runs.append(attempt, 1, [text("b")])).cancel_requested
 
 
-async def test_the_ttl_slides(handler: RedisStreamResponseHandler, redis: Redis) -> None:
-    """Appending and renewing both refresh the TTL of the run's keys."""
+@pytest.mark.parametrize(
+    ("since", "batch", "renews"),
+    [
+        (0, [text("1")], False),
+        (2_000, [text("1")], True),
+        # The clock of Redis was put back.
+        (-3_600_000, [text("1")], True),
+        (0, [COMPLETED], True),
+    ],
+    ids=["at once", "later", "after a clock put back", "at the end"],
+)
+async def test_ttls_are_renewed_when_it_is_due(
+    handler: RedisStreamResponseHandler, redis: Redis, since: int, batch: list[NewEntry], renews: bool
+) -> None:
+    """An append renews the TTLs where none did within the last second; the end of a run always does."""
+    keys = keys_of("c")
+    attempt = await begin(handler, "c", "r")
+    await handler.runs.append(attempt, 0, [text("0")])
+    slid = await redis.hget(keys.run("r"), "slid")
+    await redis.hset(keys.run("r"), "slid", str(int(slid or 0) - since))
+    for key in (keys.stream, keys.run("r")):
+        await redis.pexpire(key, 60_000)
+    await handler.runs.append(attempt, 1, batch)
+    assert [await redis.pttl(key) > 60_000 for key in (keys.stream, keys.run("r"))] == [renews] * 2
+
+
+async def test_a_lease_renews_the_ttls(handler: RedisStreamResponseHandler, redis: Redis) -> None:
+    """Renewing the lease refreshes the TTL of all of the run's keys, also while nothing is appended."""
     attempt = await begin(handler, "c", "r")
     await handler.runs.append(attempt, 0, [text("a")])
     keys = keys_of("c")
-    for key in (keys.stream, keys.run("r")):
-        await redis.pexpire(key, 1_000)
-    await handler.runs.append(attempt, 1, [text("b")])
-    assert await redis.pttl(keys.stream) > 1_000
-    assert await redis.pttl(keys.run("r")) > 1_000
     for key in (keys.stream, keys.runs, keys.run("r")):
         await redis.pexpire(key, 1_000)
     await handler.runs.renew("c", "r", attempt.number)

@@ -13,12 +13,16 @@
 --          {'fenced', attempt} somebody else has taken over
 --          {'ended', status}   the run has its terminal
 --          {'gap', sequence}   the batch leaves a hole; sequence is the one expected
+
+-- Appends set the TTLs anew when they were not set within this time (ms), or a tenth of the TTL.
+local SLIDES_EVERY = 1000
+
 local stream, state = KEYS[1], KEYS[2]
 local run, attempt, owner, first = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local ttl, channel, terminal, count = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local ttl, channel, terminal, count = tonumber(ARGV[5]), ARGV[6], ARGV[7], tonumber(ARGV[8])
 local carried = tonumber(ARGV[9])
 
-local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel', 'owner')
+local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel', 'owner', 'slid')
 if not held[1] then return {'lost'} end
 local current, next_sequence, status = tonumber(held[1]), tonumber(held[2]), held[3]
 -- Attempts only grow, so a lower one is a state from before this attempt (failed over), and one without an
@@ -59,8 +63,18 @@ if stored > 0 then
   stored_ids(reply)
 end
 
+-- TTLs slide, but to set two of them for each chunk would cost as much as to store it.
+local time = redis.call('TIME')
+local now, slid = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(held[6])
+local slides = stored == count or next_sequence == 0 or terminal ~= '' or not slid
+  or now < slid or now - slid >= math.min(SLIDES_EVERY, ttl / 10)
+
 -- The counter first: were it refused (ACL) after the entries, a repeated batch would add them again.
-if stored < count then redis.call('HSET', state, 'next', first + count) end
+if stored < count and slides then
+  redis.call('HSET', state, 'next', first + count, 'slid', string.format('%.0f', now))
+elseif stored < count then
+  redis.call('HSET', state, 'next', first + count)
+end
 local at, last_id, refused = 10, nil, nil
 -- The wake-up: the stream's newest entry before these, then id, fields, id, fields ... A reader whose newest entry
 -- is another has missed something, and reads the stream.
@@ -105,13 +119,13 @@ end
 
 if last_id or stored == count then
   if last_id and terminal ~= '' and not refused then
-    local time = redis.call('TIME')
-    redis.call('HSET', state, 'status', terminal, 'terminal', last_id,
-      'ended', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+    redis.call('HSET', state, 'status', terminal, 'terminal', last_id, 'ended', string.format('%.0f', now))
     redis.call('HDEL', state, 'lease')
   end
-  redis.call('PEXPIRE', stream, ttl)
-  redis.call('PEXPIRE', state, ttl)
+  if slides then
+    redis.call('PEXPIRE', stream, ttl)
+    redis.call('PEXPIRE', state, ttl)
+  end
   local carries = last_id and carried > 0 and size <= carried
   redis.call('PUBLISH', channel, carries and cjson.encode(message) or last_id or reply[count + 2])
 end
