@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 #: Five renewals fit in a lease: four may fail before a reader thinks the producer gone.
 RENEW_INTERVAL: Final = LEASE / 5
+#: Leases that are renewed together. It takes half a millisecond, for which the agents' loop may have to wait.
+AT_ONCE: Final = 10
 #: A run that its task hub has not begun after this time is let go, and so ends as interrupted: longer than
 #: any queue of runs that somebody still waits for, short enough that nobody waits for ever.
 PENDING_LIMIT: Final = timedelta(hours=24)
@@ -142,16 +144,29 @@ class LeaseKeeper:
         store = RunStore(redis, self._ttl, telemetry=self._telemetry)
         try:
             while not self._stopping.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), RENEW_INTERVAL.total_seconds())
-                await asyncio.gather(
-                    *(self._renew(store, *key, kept) for key, kept in list(self._kept.items()))
-                )
+                await self._renew_all(store, self._stopping)
         finally:
             await cancel_and_wait([listening])
             await redis.aclose()
 
+    async def _renew_all(self, store: RunStore, stopping: asyncio.Event) -> None:
+        """Renew all leases once, a few at a time: together they would hold up all runs, here and in Redis."""
+        kept = list(self._kept.items())
+        groups = [kept[start : start + AT_ONCE] for start in range(0, len(kept), AT_ONCE)] or [[]]
+        pause = RENEW_INTERVAL.total_seconds() / len(groups)
+        renewals: list[asyncio.Task[None]] = []
+        for group in groups:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), pause)
+                break
+            # None waits for another: while Redis is away each takes until its time limit.
+            renewals += [asyncio.create_task(self._renew(store, *key, lease)) for key, lease in group]
+        await asyncio.gather(*renewals)
+
     async def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
+        if self._kept.get((conversation_id, run)) is not kept:
+            # Let go while it waited for its turn.
+            return
         if kept.is_overdue:
             self._telemetry.lease_troubled("never_begun")
             _log.warning("run never begun: conversation=%s run=%s", conversation_id, run)

@@ -1,0 +1,109 @@
+"""How the leases of many runs are renewed: the thread that does it shares a processor with the agents."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from streaming.store.run_store import RunStore
+from streaming.writing import leases as leases_module
+from streaming.writing.leases import AT_ONCE, LeaseKeeper
+
+RUNS = 3 * AT_ONCE + 1
+BOUND = 10.0
+
+
+def keeper_of_many() -> LeaseKeeper:
+    """Keeps the leases of many runs."""
+    keeper = LeaseKeeper(FakeAsyncRedis, timedelta(minutes=1))
+    for number in range(RUNS):
+        keeper.keep(f"c{number}", "r", agent="Agent")
+    return keeper
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are renewed often."""
+    monkeypatch.setattr(leases_module, "RENEW_INTERVAL", timedelta(milliseconds=50))
+
+
+def test_leases_are_renewed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every lease is renewed, and never more than a few of them before others have their turn."""
+    renewed: set[str] = set()
+    at_once = most = 0
+    all_renewed = threading.Event()
+
+    def next_turn() -> None:
+        nonlocal at_once
+        at_once = 0
+
+    async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
+        nonlocal at_once, most
+        if at_once == 0:
+            asyncio.get_running_loop().call_soon(next_turn)
+        at_once += 1
+        most = max(most, at_once)
+        renewed.add(conversation_id)
+        if len(renewed) == RUNS:
+            all_renewed.set()
+        raise ConnectionError
+
+    monkeypatch.setattr(RunStore, "renew", renew)
+    keeper = keeper_of_many()
+    assert all_renewed.wait(BOUND)
+    keeper.close()
+    assert most <= AT_ONCE
+
+
+def test_no_lease_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Redis does not answer one renewal, the other leases are renewed."""
+    is_hanging = False
+    others_renewed = threading.Event()
+    renewed: set[str] = set()
+
+    async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
+        nonlocal is_hanging
+        if conversation_id == "c0":
+            is_hanging = True
+            renewed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 1.0)
+            is_hanging = False
+        elif is_hanging:
+            renewed.add(conversation_id)
+            if len(renewed) == RUNS - 1:
+                others_renewed.set()
+        raise ConnectionError
+
+    monkeypatch.setattr(RunStore, "renew", renew)
+    keeper = keeper_of_many()
+    assert others_renewed.wait(BOUND)
+    keeper.close()
+
+
+def test_a_run_that_ends_before_its_turn_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that was let go in the middle of a round is not renewed in it."""
+    renewed: list[str] = []
+    begun, second_round = threading.Event(), threading.Event()
+    keepers: list[LeaseKeeper] = []
+
+    async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
+        if "c0" in renewed and conversation_id == "c0":
+            second_round.set()
+        if not renewed:
+            keepers[0].release(f"c{RUNS - 1}", "r")
+            begun.set()
+        renewed.append(conversation_id)
+        raise ConnectionError
+
+    monkeypatch.setattr(RunStore, "renew", renew)
+    keepers.append(keeper_of_many())
+    assert second_round.wait(BOUND)
+    keepers[0].close()
+    assert f"c{RUNS - 1}" not in renewed
