@@ -89,21 +89,27 @@ def test_no_lease_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_that_ends_before_its_turn_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that was let go in the middle of a round is not renewed in it."""
-    renewed: list[str] = []
-    begun, second_round = threading.Event(), threading.Event()
+    last = f"c{RUNS - 1}"
+    rounds = 0
+    renewed_after_all = False
     keepers: list[LeaseKeeper] = []
+    enough = threading.Event()
 
     async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
-        if "c0" in renewed and conversation_id == "c0":
-            second_round.set()
-        if not renewed:
-            keepers[0].release(f"c{RUNS - 1}", "r")
-            begun.set()
-        renewed.append(conversation_id)
+        nonlocal rounds, renewed_after_all
+        if conversation_id == "c0" and keepers:
+            rounds += 1
+            if rounds == 2:
+                # This round has begun with all of them.
+                keepers[0].release(last, "r")
+            elif rounds == 3:
+                enough.set()
+        if conversation_id == last and rounds == 2:
+            renewed_after_all = True
         raise ConnectionError
 
     monkeypatch.setattr(RunStore, "renew", renew)
     keepers.append(keeper_of_many())
-    assert second_round.wait(BOUND)
+    assert enough.wait(BOUND)
     keepers[0].close()
-    assert f"c{RUNS - 1}" not in renewed
+    assert not renewed_after_all
