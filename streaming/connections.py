@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final, cast
 
@@ -16,7 +16,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from streaming.cluster_client import ClusterClient, SubscriptionPool
@@ -40,6 +41,8 @@ POOL_TIMEOUT: Final = timedelta(seconds=10)
 HEALTH_CHECK_INTERVAL: Final = timedelta(seconds=30)
 #: A cluster's slots are learned anew before each of these.
 CLUSTER_RETRIES: Final = 3
+#: The protocol of our own connections: one reply shape for Redis, Valkey and the in-memory test server alike.
+_RESP2: Final = 2
 #: Quick retries inside the driver, for a connection that broke while idle. The writer and the readers have
 #: their own patience above it.
 DRIVER_RETRIES: Final = 1
@@ -130,6 +133,9 @@ async def _exchange(connection: AbstractConnection, packed: bytes, count: int) -
                     )
                 except ResponseError as refused:
                     replies.append(refused)
+                if connection.protocol == _RESP2:
+                    # Over RESP3 other things may come between.
+                    replies += _at_hand(connection)
     except TimeoutError as error:
         raise RedisTimeoutError("Redis does not answer.") from error
     finally:
@@ -143,22 +149,31 @@ async def next_replies(connection: AbstractConnection) -> list[Any]:
     """Wait for what comes next on a subscription's connection, and take all that came with it.
 
     Raises:
-        RedisError: the connection is lost.
+        RedisError: the connection is lost, or Redis refused something.
     """
     # Without ``push_request`` the driver keeps messages to itself where it speaks RESP3.
     first = await connection.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
-    replies = [first]
-    # The driver's own reading of a reply that is there already costs four times as much.
-    parsed = getattr(getattr(connection, "_parser", None), "_reader", None)
-    while isinstance(parsed, hiredis.Reader) and parsed.has_data():
-        reply = parsed.gets()
-        if isinstance(reply, Exception):
+    replies = [first, *_at_hand(connection)]
+    for reply in replies:
+        if isinstance(reply, RedisError):
             raise reply
+    return replies
+
+
+def _at_hand(connection: AbstractConnection) -> Iterator[Any]:
+    """Replies that the driver's parser has already, errors too: to ask for each costs four times as much.
+
+    What Redis sends unasked, over RESP3, is among them.
+    """
+    parser = getattr(getattr(connection, "_parser", None), "_reader", None)
+    while isinstance(parser, hiredis.Reader) and parser.has_data():
+        reply = parser.gets()
         if type(reply) is object:
             # The driver's word for a reply that is not all there yet.
-            break
-        replies.append(reply)
-    return replies
+            return
+        if isinstance(reply, RedisConnectionError):
+            raise reply
+        yield reply
 
 
 def is_cluster(redis: Redis) -> bool:
@@ -179,8 +194,7 @@ def _options(address: RedisAddress) -> dict[str, Any]:
         "socket_timeout": COMMAND_TIMEOUT.total_seconds(),
         "health_check_interval": HEALTH_CHECK_INTERVAL.total_seconds(),
         "retry": Retry(_backoff(), DRIVER_RETRIES),
-        # RESP2 everywhere: one reply shape for Redis, Valkey and the in-memory test server alike.
-        "protocol": 2,
+        "protocol": _RESP2,
     }
     if address.entra is not None:
         # Only where it is asked for: these packages are large.
@@ -225,7 +239,7 @@ def _connect_sentinel(address: RedisAddress, options: dict[str, Any]) -> Redis:
             "socket_timeout": SENTINEL_TIMEOUT.total_seconds(),
             # The next sentinel is the retry.
             "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
+            "protocol": _RESP2,
         },
     )
     for name in ("host", "port"):
