@@ -27,6 +27,7 @@ class Plan:
     many_readers: int
     many_rate: float
     client_rate: float
+    workers_rate: float
     replay_chunks: int
     replay_times: int
     long_replay_chunks: int
@@ -56,6 +57,7 @@ FULL: Final = Plan(
     many_readers=10_000,
     many_rate=10_000,
     client_rate=100_000,
+    workers_rate=5_000,
     replay_chunks=10_000,
     replay_times=20,
     long_replay_chunks=1_000_000,
@@ -85,6 +87,7 @@ QUICK: Final = Plan(
     many_readers=5_000,
     many_rate=10_000,
     client_rate=100_000,
+    workers_rate=5_000,
     replay_chunks=10_000,
     replay_times=5,
     long_replay_chunks=200_000,
@@ -114,6 +117,7 @@ SMALL: Final = Plan(
     many_readers=20,
     many_rate=200,
     client_rate=1_000,
+    workers_rate=200,
     replay_chunks=300,
     replay_times=2,
     long_replay_chunks=3_000,

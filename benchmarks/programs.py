@@ -142,9 +142,15 @@ class Program:
         return self._log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip() or "(nothing)"
 
     def cpu(self) -> float:
-        """What it and its threads have used of a processor so far, in seconds: the kernel's account."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) * _CLOCK_TICK
+        """What it and the processes that it started have used of processors so far, in seconds."""
+        return sum(self.cpu_of_each())
+
+    def cpu_of_each(self) -> list[float]:
+        """Of each process, itself first; by the kernel's account, threads included."""
+        processes = [self.pid]
+        for pid in processes:
+            processes += [child for child, parent in _parents().items() if parent == pid]
+        return [_cpu_of(pid) for pid in processes]
 
     def memory(self) -> int:
         """Its resident memory in bytes."""
@@ -176,6 +182,26 @@ class Program:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()
+
+
+def _cpu_of(pid: int) -> float:
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) * _CLOCK_TICK
+
+
+def _parents() -> dict[int, int]:
+    """The parent of each process."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # Others come and go meanwhile.
+            with contextlib.suppress(OSError):
+                found[int(entry.name)] = int(_stat(int(entry.name))[1])
+    return found
 
 
 def busy_seconds(cores: frozenset[int]) -> float:

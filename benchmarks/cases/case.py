@@ -41,6 +41,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "redis_connections": Figure("connections to Redis", ""),
     "lost": Figure("lost or out of order", ""),
     "measured_load": Figure("its own load", "% of a core"),
+    "busiest_share": Figure("the busiest process's share", "% of its CPU", 1),
     "readers_load": Figure("the readers' load", "% of a core"),
     "writer_load": Figure("the writer's load", "% of a core"),
     "cores_load": Figure("the load's cores", "% busy"),

@@ -51,6 +51,7 @@ class _Running:
 def cases(plan: Plan) -> list[Case]:
     """The cases of live reading."""
     seconds = plan.live_seconds
+    two = replace(ours.CONTESTANT, name="two_processes", title="this project, WORKERS=2", server=ours.two)
     return [
         _case("live", Load(plan.live_streams, 1, plan.live_rate, seconds), _ALL),
         _case(
@@ -60,6 +61,10 @@ def cases(plan: Plan) -> list[Case]:
         ),
         _case("fan", Load(1, plan.fan_readers, plan.fan_rate, seconds), _ALL),
         replace(_case("many", Load(plan.many_readers, 1, plan.many_rate, seconds), _MANY), is_long=True),
+        replace(
+            _case("workers", Load(plan.live_streams, 1, plan.workers_rate, seconds), (ours.CONTESTANT, two)),
+            title=f"one and two processes on one port, {plan.workers_rate:,.0f} chunks/s",
+        ),
         replace(
             _case(
                 "client", Load(plan.live_streams, 1, plan.client_rate, seconds), (bare_sockets.CONTESTANT,)
@@ -132,7 +137,7 @@ def _open_readers(
 def _take(plant: Plant, load: Load, running: _Running) -> Figures:
     """Write and read."""
     began, busy_before = time.monotonic(), busy_seconds(plant.cores.load)
-    cpu_before, redis_before = running.server.cpu(), running.redis.cpu()
+    each_before, redis_before = running.server.cpu_of_each(), running.redis.cpu()
     for each in running.readers:
         each.tell("go")
     running.writer.tell("go")
@@ -143,7 +148,8 @@ def _take(plant: Plant, load: Load, running: _Running) -> Figures:
     for each in running.readers:
         each.wait_for("over")
     took = time.monotonic() - began
-    cpu, redis_used = running.server.cpu() - cpu_before, running.redis.cpu() - redis_before
+    used = [after - before for after, before in zip(running.server.cpu_of_each(), each_before, strict=True)]
+    cpu, redis_used = sum(used), running.redis.cpu() - redis_before
     busy = busy_seconds(plant.cores.load) - busy_before
     seen = [each.outcome() for each in running.readers]
     received = sum(len(each["latencies"]) for each in seen)
@@ -157,6 +163,7 @@ def _take(plant: Plant, load: Load, running: _Running) -> Figures:
         "cpu_us": cpu / max(1, received) * 1e6,
         "redis_us": redis_used / max(1, sum(sent)) * 1e6,
         "measured_load": 100 * cpu / took,
+        **({"busiest_share": 100 * max(used) / cpu} if len(used) > 1 and cpu else {}),
         "cores_load": 100 * busy / took / len(plant.cores.load),
         # Where the server itself writes, it is its own load.
         **({"writer_load": 100 * written["cpu"] / written["took"]} if "cpu" in written else {}),

@@ -14,6 +14,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -234,6 +235,12 @@ def service(place: Place, _load: Load) -> Command:
         "LOG_LEVEL": "WARNING",
     }
     return Command([sys.executable, "-m", "standalone"], settings)
+
+
+def two(place: Place, load: Load) -> Command:
+    """The same as two processes."""
+    one = service(place, load)
+    return replace(one, environment={**one.environment, "WORKERS": "2"})
 
 
 CONTESTANT: Final = Contestant(
