@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import httpx
 
+from soak.client_readers import Clients
 from soak.counts import Counts
-from soak.reader import Habits, Reader, Reading
+from soak.reader import Habits, Reader, Reading, RunReader
 
 AGENT: Final = "TravelPlanner"
 _CITIES: Final = ("Tokyo", "Rome", "Paris", "Lisbon", "Kyoto", "Oslo")
@@ -29,9 +30,16 @@ class Conversation:
     """One conversation's turns, one after the other, until told to stop."""
 
     def __init__(
-        self, http: httpx.AsyncClient, counts: Counts, chance: random.Random, *, readers: int
+        self,
+        http: httpx.AsyncClient,
+        clients: Clients,
+        counts: Counts,
+        chance: random.Random,
+        *,
+        readers: int,
     ) -> None:
         self._http = http
+        self._clients = clients
         self._counts = counts
         self._chance = chance
         self._readers = readers
@@ -52,7 +60,8 @@ class Conversation:
         if run is None:
             return
         self._id = run["conversation_id"]
-        readers = [self._reader(run) for _ in range(self._readers)]
+        readers: list[RunReader] = [self._reader(run) for _ in range(self._readers)]
+        readers += self._clients.readers(run, self._chance, self._counts)
         try:
             async with asyncio.timeout(HANG_SECONDS):
                 readings = asyncio.gather(*(self._read(reader) for reader in readers))
@@ -69,7 +78,7 @@ class Conversation:
         )
         return Reader(self._http, run, habits, random.Random(self._chance.random()), self._counts)
 
-    async def _read(self, reader: Reader) -> Reading:
+    async def _read(self, reader: RunReader) -> Reading:
         # Not all come at the beginning.
         await asyncio.sleep(self._chance.uniform(0, 1.5))
         return await reader.read()
@@ -80,8 +89,8 @@ class Conversation:
             self._counts.defect("lost", f"no status of run {run['correlation_id']}")
             return
         self._counts.runs[status["status"]] += 1
-        name = f"run {run['correlation_id']}, {status['status']}"
         for reading in readings:
+            name = f"run {run['correlation_id']}, {status['status']}, {reading.kind}"
             end = _ENDS.get(status["status"], status.get("code"))
             if reading.end != end:
                 self._counts.defect("wrong end", f"{name}: got {reading.end}, expected {end}")
