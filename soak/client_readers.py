@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +19,7 @@ from clients import ClientError, Patience, Reconnect, RunFailed, StreamClient, S
 from soak.counts import Counts
 from soak.cutting_proxy import CuttingProxy, cutting_proxy
 from soak.node import Node, running_node
-from soak.reader import Reading
+from soak.reader import Reading, RunReader
 from streaming.sse import ServerSentEvent
 
 #: The two ways to read with a client.
@@ -120,14 +120,14 @@ class Clients:
     #: How often each task's reader came back.
     resumes: Counter[asyncio.Task[Any] | None]
 
-    def readers(
-        self, run: dict[str, Any], chance: random.Random, counts: Counts
-    ) -> Sequence[PythonReader | JavaScriptReader]:
-        """A reader of a run with each client."""
-        python = PythonReader(self, run, chance.choice(WAYS), counts)
-        if self.node is None:
-            return [python]
-        return [python, JavaScriptReader(self.node, run, chance.choice(WAYS), counts)]
+    def readers(self, run: dict[str, Any], ways: Iterable[str], counts: Counts) -> list[RunReader]:
+        """Readers of a run: one with each client for each way, of ``WAYS``."""
+        readers: list[RunReader] = []
+        for way in ways:
+            readers.append(PythonReader(self, run, way, counts))
+            if self.node is not None:
+                readers.append(JavaScriptReader(self.node, run, way, counts))
+        return readers
 
 
 @asynccontextmanager

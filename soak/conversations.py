@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx
 
-from soak.client_readers import Clients
+from soak.client_readers import WAYS, Clients
 from soak.counts import Counts
 from soak.reader import Habits, Reader, Reading, RunReader
 
@@ -61,7 +61,7 @@ class Conversation:
             return
         self._id = run["conversation_id"]
         readers: list[RunReader] = [self._reader(run) for _ in range(self._readers)]
-        readers += self._clients.readers(run, self._chance, self._counts)
+        readers += self._clients.readers(run, [self._chance.choice(WAYS)], self._counts)
         try:
             async with asyncio.timeout(HANG_SECONDS):
                 readings = asyncio.gather(*(self._read(reader) for reader in readers))
