@@ -24,6 +24,8 @@ SLOW: Final = 0.1
 PATIENCE_SECONDS: Final = 90.0
 #: Ends that a status stands for, as readers see them.
 _ENDS: Final = {"Completed": "done", "Canceled": "done"}
+#: What all readers have of a run that was never executed.
+_NEVER: Final = {("", "done")}
 
 
 class Conversation:
@@ -65,10 +67,10 @@ class Conversation:
         try:
             async with asyncio.timeout(HANG_SECONDS):
                 readings = asyncio.gather(*(self._read(reader) for reader in readers))
-                if self._chance.random() < CANCELLED:
+                if is_cancelled := self._chance.random() < CANCELLED:
                     await asyncio.sleep(self._chance.uniform(0, 2))
                     await self._ask("DELETE", run["links"]["status"])
-                await self._check(run, await readings)
+                await self._check(run, await readings, is_cancelled=is_cancelled)
         except TimeoutError:
             self._counts.defect("hung", f"run {run['correlation_id']} of {run['conversation_id']}")
 
@@ -83,8 +85,16 @@ class Conversation:
         await asyncio.sleep(self._chance.uniform(0, 1.5))
         return await reader.read()
 
-    async def _check(self, run: dict[str, Any], readings: list[Reading]) -> None:
+    async def _check(self, run: dict[str, Any], readings: list[Reading], *, is_cancelled: bool) -> None:
         status = await self._ask("GET", run["links"]["status"])
+        if (
+            status is None
+            and is_cancelled
+            and {(reading.text, reading.end) for reading in readings} == _NEVER
+        ):
+            # Only Redis knew of it, and was flushed since.
+            self._counts.runs["Canceled before it began, forgotten"] += 1
+            return
         if status is None:
             self._counts.defect("lost", f"no status of run {run['correlation_id']}")
             return

@@ -21,6 +21,8 @@ const LONGEST_ASKED_PAUSE_MS = 600_000;
 const GOOD_CONNECTION_MS = 10_000;
 /** How long to go on without any success. */
 const GIVE_UP_MS = 600_000;
+/** A stream that was there and is unknown now is asked for again: a service whose Redis was emptied knows it soon. */
+const UNKNOWN_MS = 20_000;
 /** Characters of one event: far above the largest answer, far below what harms a page. */
 const MAX_EVENT_CHARS = 64 * 1024 * 1024;
 /** How often a refused request is tried. A `run` only at 429 and 503: then it was not started. */
@@ -127,10 +129,12 @@ export function isAfter(id, other) {
 
 /** Drops what was given before; keeps the cursor and the current run. */
 export class Deduplicator {
-  /** What to read on after. Undefined before the first entry. */
+  /** What to read on after. Undefined before the first entry; null: from the start, wherever the read began. */
   cursor;
   run;
   #floor; // What does not come after this was given before.
+  /** Whether the cursor is one that this read was given. */
+  hasTaken = false;
 
   constructor(cursor) {
     this.cursor = this.#floor = cursor;
@@ -148,8 +152,18 @@ export class Deduplicator {
     } else if (!isLost(event)) {
       if (this.#floor !== undefined && !isAfter(event.id, this.#floor)) return null;
       this.cursor = this.#floor = event.id;
+      this.hasTaken = true;
     }
     return { type: event.type, data: event.data, id: this.cursor ?? "", run: this.run };
+  }
+
+  /** Stands at the beginning: the service no longer knows the cursor that it gave. The reset that says so. */
+  forget() {
+    this.cursor = null;
+    this.#floor = undefined;
+    this.hasTaken = false;
+    const data = JSON.stringify({ reason: "the service no longer knows the cursor: all of it comes again" });
+    return { type: "reset", data, id: "", run: this.run };
   }
 }
 
@@ -223,6 +237,8 @@ function onWake(callback) {
 /** One read, over as many connections as it takes. Its events come once each, in order. */
 class Reading {
   #open; // (cursor, signal) → Response
+  #wasOpen = false; // Whether the service has known the stream.
+  #unknownSince;
   #options;
   #signal;
   #seen;
@@ -282,9 +298,12 @@ class Reading {
       }
       body = response.body.getReader();
     } catch (error) {
-      if (error instanceof AgentStreamError && !(error instanceof ServiceUnavailableError)) throw error;
+      if (error.code === "invalid_cursor" && this.#seen.hasTaken) yield this.#seen.forget();
+      else if (error instanceof AgentStreamError && !this.#passes(error)) throw error;
       return { error };
     }
+    this.#wasOpen = true;
+    this.#unknownSince = undefined;
     this.#options.onState("open");
     const decoder = new EventStreamDecoder();
     let atTerminal = false;
@@ -309,6 +328,13 @@ class Reading {
         if (isTerminal(shown) && (this.#options.endsAtTerminal || isLost(shown))) return { over: true };
       }
     }
+  }
+
+  /** Whether a refusal may be another one later. */
+  #passes(error) {
+    if (!(error instanceof NotFoundError)) return error instanceof ServiceUnavailableError;
+    this.#unknownSince ??= Date.now();
+    return this.#wasOpen && Date.now() - this.#unknownSince < Math.min(UNKNOWN_MS, this.#options.giveUpMs / 2);
   }
 
   /** Waits for the network, but not for ever: then the connection is given up. */
@@ -474,12 +500,13 @@ export class StreamClient {
   /** The events of `stream()` as they are, for streams of one's own. `after`: an entry that was given before. */
   read(conversationId, { cursor, run, follow = false, events }, { signal, onState, onActivity, after }) {
     const query = new URLSearchParams();
-    if (cursor !== undefined) query.set("cursor", cursor);
     if (run !== undefined) query.set("run", run);
     if (follow) query.set("follow", "true");
     if (events !== undefined) query.set("events", events);
-    const path = `/api/agent/stream/${encodeURIComponent(conversationId)}${query.size ? `?${query}` : ""}`;
     const open = (lastEventId, attemptSignal) => {
+      if (cursor !== undefined && lastEventId !== null) query.set("cursor", cursor);
+      else query.delete("cursor");
+      const path = `/api/agent/stream/${encodeURIComponent(conversationId)}${query.size ? `?${query}` : ""}`;
       const headers = { accept: "text/event-stream" };
       if (lastEventId) headers["last-event-id"] = lastEventId;
       return this.#fetch(path, { headers, cache: "no-store", signal: attemptSignal }, conversationId);
@@ -496,15 +523,16 @@ export class StreamClient {
 
   /** The whole answer of a run (without `run`: of the latest one), once it has ended; right over resets. */
   async text(conversationId, { run, signal } = {}) {
-    let pieces = [];
+    let pieces = [], hasGap = false;
     try {
       for await (const event of this.stream(conversationId, { run, signal })) {
         if (event.type === "message") pieces.push(event.data);
-        else if (event.type === "reset") pieces = [];
-        else if (event.type === "gap") {
-          const details = { code: "gap", conversationId, runId: run };
-          throw new AnswerIncompleteError("Part of the answer is no longer retained.", details);
-        }
+        else if (event.type === "gap") hasGap = true;
+        else if (event.type === "reset") [pieces, hasGap] = [[], false];
+      }
+      if (hasGap) {
+        const details = { code: "gap", conversationId, runId: run };
+        throw new AnswerIncompleteError("Part of the answer is no longer retained.", details);
       }
     } catch (error) {
       if (error instanceof AgentStreamError) error.partialText = pieces.join("");
