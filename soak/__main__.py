@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from soak.client_readers import Clients, running_clients
+from soak.client_readers import running_clients
 from soak.conversations import Conversation
 from soak.counts import Counts, table
 from soak.faults import inflict
@@ -65,7 +65,7 @@ async def soak(options: Options, folder: Path) -> tuple[Counts, str]:
                 ("seed", str(options.seed)),
                 ("time", f"{options.seconds:g} s, and until the last run had ended"),
                 ("conversations", f"{options.conversations:,}"),
-                ("readers of each run", f"{options.readers} raw, {_named(clients)}"),
+                ("readers of each run", f"{options.readers} raw, {clients.names}"),
                 ("connections of the clients that were cut", f"{clients.proxy.cuts:,}"),
                 (
                     "service's memory at the start, at the end",
@@ -73,12 +73,6 @@ async def soak(options: Options, folder: Path) -> tuple[Counts, str]:
                 ),
             ]
     return counts, table(counts, rows)
-
-
-def _named(clients: Clients) -> str:
-    if clients.node is None:
-        return "one with the Python client; none with the JavaScript client: Node is not installed"
-    return "one with the Python client, one with the JavaScript client"
 
 
 def main() -> int:

@@ -120,6 +120,13 @@ class Clients:
     #: How often each task's reader came back.
     resumes: Counter[asyncio.Task[Any] | None]
 
+    @property
+    def names(self) -> str:
+        """Which there are, for the result."""
+        if self.node is None:
+            return "one with the Python client, none with the JavaScript client: Node is not installed"
+        return "one with the Python client, one with the JavaScript client"
+
     def readers(self, run: dict[str, Any], ways: Iterable[str], counts: Counts) -> list[RunReader]:
         """Readers of a run: one with each client for each way, of ``WAYS``."""
         readers: list[RunReader] = []
