@@ -27,6 +27,8 @@ const UNKNOWN_MS = 20_000;
 const MAX_EVENT_CHARS = 64 * 1024 * 1024;
 /** How often a refused request is tried. A `run` only at 429 and 503: then it was not started. */
 const ATTEMPTS = 5;
+/** Conversations that are remembered, each with its token and latest run: of more, the oldest are forgotten. */
+const MAX_CONVERSATIONS = 10_000;
 const RETRYABLE = [408, 429, 500, 502, 503, 504];
 
 /** The base of all errors of this module. */
@@ -237,7 +239,7 @@ function onWake(callback) {
 /** One read, over as many connections as it takes. Its events come once each, in order. */
 class Reading {
   #open; // (cursor, signal) → Response
-  #wasOpen = false; // Whether the service has known the stream.
+  #wasThere; // Whether the service has known the stream.
   #unknownSince;
   #options;
   #signal;
@@ -256,6 +258,7 @@ class Reading {
     this.#options = options;
     this.#signal = signal;
     this.#retryMs = options.reconnectMs;
+    this.#wasThere = options.wasThere;
   }
 
   async *events() {
@@ -302,7 +305,7 @@ class Reading {
       else if (error instanceof AgentStreamError && !this.#passes(error)) throw error;
       return { error };
     }
-    this.#wasOpen = true;
+    this.#wasThere = true;
     this.#unknownSince = undefined;
     this.#options.onState("open");
     const decoder = new EventStreamDecoder();
@@ -334,7 +337,7 @@ class Reading {
   #passes(error) {
     if (!(error instanceof NotFoundError)) return error instanceof ServiceUnavailableError;
     this.#unknownSince ??= Date.now();
-    return this.#wasOpen && Date.now() - this.#unknownSince < Math.min(UNKNOWN_MS, this.#options.giveUpMs / 2);
+    return this.#wasThere && Date.now() - this.#unknownSince < Math.min(UNKNOWN_MS, this.#options.giveUpMs / 2);
   }
 
   /** Waits for the network, but not for ever: then the connection is given up. */
@@ -481,6 +484,7 @@ export class StreamClient {
   baseUrl;
   #options;
   #tokens = new Map(); // The newest token of each conversation.
+  #started = new Map(); // The run that this client has started last in each conversation.
 
   /** `baseUrl`: where the service is, as in `https://agents.example.com`. "": the page's own origin. */
   constructor(baseUrl, options = {}) {
@@ -511,8 +515,10 @@ export class StreamClient {
       if (lastEventId) headers["last-event-id"] = lastEventId;
       return this.#fetch(path, { headers, cache: "no-store", signal: attemptSignal }, conversationId);
     };
+    const started = this.#started.get(conversationId);
     const options = {
       ...this.#options,
+      wasThere: started !== undefined && (run === undefined || run === started),
       details: { conversationId, runId: run },
       endsAtTerminal: !readsAllRuns({ cursor, run, follow }),
       onState,
@@ -549,7 +555,8 @@ export class StreamClient {
       method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal,
     };
     const said = await this.#json(`${agentPath(agent)}/run`, init, conversationId, [429, 503]);
-    if (said.stream_token) this.#tokens.set(said.conversation_id, said.stream_token);
+    remember(this.#tokens, said.conversation_id, said.stream_token);
+    remember(this.#started, said.conversation_id, said.correlation_id);
     return {
       conversationId: said.conversation_id,
       runId: said.correlation_id,
@@ -578,7 +585,7 @@ export class StreamClient {
   async createConversation({ signal } = {}) {
     const init = { method: "POST", signal };
     const said = await this.#json("/api/agent/create-thread", init, undefined, [429, 503]);
-    if (said.stream_token) this.#tokens.set(said.conversation_id, said.stream_token);
+    remember(this.#tokens, said.conversation_id, said.stream_token);
     return {
       conversationId: said.conversation_id,
       streamToken: said.stream_token,
@@ -641,9 +648,17 @@ export class StreamClient {
     const known = refresh ? undefined : this.#tokens.get(conversationId);
     if (known !== undefined || typeof token !== "function") return known ?? token;
     const fresh = await token(conversationId, { refresh });
-    if (fresh && conversationId !== undefined) this.#tokens.set(conversationId, fresh);
+    if (conversationId !== undefined) remember(this.#tokens, conversationId, fresh);
     return fresh;
   }
+}
+
+/** Keeps a value that there is, as the newest. */
+function remember(map, key, value) {
+  if (!value) return;
+  map.delete(key);
+  map.set(key, value);
+  if (map.size > MAX_CONVERSATIONS) map.delete(map.keys().next().value);
 }
 
 /** Whether a read goes on after a run's end. */

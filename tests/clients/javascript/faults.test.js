@@ -190,6 +190,18 @@ for (const code of ["conversation_not_found", "run_not_found", undefined]) {
   });
 }
 
+test("a run that this client has started is asked for again, though its stream is unknown at first", async () => {
+  const answer = (request, response, cursor, number) => {
+    if (request.method === "POST") return json(response, 202, { conversation_id: ID, correlation_id: "r" });
+    if (number < 4) return json(response, 404, { error: "No.", code: "run_not_found" });
+    return whole(response, cursor);
+  };
+  await withServer(answer, async (client) => {
+    const { conversationId, runId } = await client.run("Agent", "Hello");
+    assert.equal(await client.text(conversationId, { run: runId }), TEXT);
+  });
+});
+
 test("a stream that was there and stays unknown is not asked for without end", async () => {
   const answer = (_request, response, cursor, number) => {
     if (number === 1) return sendCut(response, bodyAfter(cursor), 300);
