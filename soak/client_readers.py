@@ -24,9 +24,9 @@ from streaming.sse import ServerSentEvent
 
 #: The two ways to read with a client.
 WAYS: Final = ("text()", "events")
-#: A connection is cut after at most one of so many bytes. The last is more than any event has, so that every
-#: reader gets on.
-CUT_AFTER: Final = (500, 3_000, 20_000)
+#: A connection is cut after at most one of so many bytes. The last two are far more than any event has, also
+#: one with a whole answer that was rebuilt: every reader gets on.
+CUT_AFTER: Final = (500, 3_000, 20_000, 60_000)
 #: How many times shorter than in a page the JavaScript client's pauses are: the raw reader's are as short.
 HASTE: Final = 5
 #: The pauses of the Python client are no longer than this, for the same reason.

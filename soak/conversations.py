@@ -66,13 +66,15 @@ class Conversation:
         readers += self._clients.readers(run, [self._chance.choice(WAYS)], self._counts)
         try:
             async with asyncio.timeout(HANG_SECONDS):
-                readings = asyncio.gather(*(self._read(reader) for reader in readers))
+                readings = asyncio.gather(*map(self._read, readers))
                 if is_cancelled := self._chance.random() < CANCELLED:
                     await asyncio.sleep(self._chance.uniform(0, 2))
                     await self._ask("DELETE", run["links"]["status"])
                 await self._check(run, await readings, is_cancelled=is_cancelled)
         except TimeoutError:
-            self._counts.defect("hung", f"run {run['correlation_id']} of {run['conversation_id']}")
+            left = [reader.reading for reader in readers if reader.reading.end is None]
+            places = ", ".join(f"{one.kind} at {one.cursor} over {one.connections}" for one in left)
+            self._counts.defect("hung", f"run {run['correlation_id']} of {run['conversation_id']}: {places}")
 
     def _reader(self, run: dict[str, Any]) -> Reader:
         habits = Habits(

@@ -93,6 +93,8 @@ class Reading:
 class RunReader(Protocol):
     """Whatever reads one run."""
 
+    reading: Reading
+
     async def read(self) -> Reading:
         """Read to the end of the run."""
 
