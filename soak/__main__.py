@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 
+from soak.client_readers import running_clients
 from soak.conversations import Conversation
 from soak.counts import Counts, table
 from soak.faults import inflict
@@ -28,6 +29,7 @@ class Options:
 
     seconds: float
     conversations: int
+    #: Of each run, beside those with the project's clients.
     readers: int
     #: Seconds between faults, on average.
     pause: float
@@ -42,11 +44,14 @@ async def soak(options: Options, folder: Path) -> tuple[Counts, str]:
     counts, chance = Counts(), random.Random(options.seed)
     async with running_plant(folder, options.words_per_second) as plant:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-        async with httpx.AsyncClient(base_url=plant.url, limits=limits, timeout=60, trust_env=False) as http:
+        async with (
+            httpx.AsyncClient(base_url=plant.url, limits=limits, timeout=60, trust_env=False) as http,
+            running_clients(plant.address, random.Random(chance.random())) as clients,
+        ):
             memory = plant.service_memory_mb()
             stop = asyncio.Event()
             conversations = [
-                Conversation(http, counts, random.Random(chance.random()), readers=options.readers)
+                Conversation(http, clients, counts, random.Random(chance.random()), readers=options.readers)
                 for _ in range(options.conversations)
             ]
             talking = asyncio.gather(*(conversation.talk(stop) for conversation in conversations))
@@ -59,7 +64,9 @@ async def soak(options: Options, folder: Path) -> tuple[Counts, str]:
             rows = [
                 ("seed", str(options.seed)),
                 ("time", f"{options.seconds:g} s, and until the last run had ended"),
-                ("conversations", f"{options.conversations:,}, with {options.readers} readers a run"),
+                ("conversations", f"{options.conversations:,}"),
+                ("readers of each run", f"{options.readers} raw, {clients.names}"),
+                ("connections of the clients that were cut", f"{clients.proxy.cuts:,}"),
                 (
                     "service's memory at the start, at the end",
                     f"{memory:.0f} MB, {plant.service_memory_mb():.0f} MB",
@@ -88,7 +95,7 @@ def _options() -> Options:
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("SOAK_SECONDS", "300")))
     parser.add_argument("--conversations", type=int, default=200)
-    parser.add_argument("--readers", type=int, default=2, help="of each run")
+    parser.add_argument("--readers", type=int, default=2, help="raw ones of each run")
     parser.add_argument("--pause", type=float, default=8, help="seconds between faults, on average")
     parser.add_argument("--words-per-second", default="10", help="of the demo model")
     parser.add_argument("--only", metavar="FAULT", help="such as redis_killed")

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import httpx
 
+from soak.client_readers import WAYS, Clients
 from soak.counts import Counts
-from soak.reader import Habits, Reader, Reading
+from soak.reader import Habits, Reader, Reading, RunReader
 
 AGENT: Final = "TravelPlanner"
 _CITIES: Final = ("Tokyo", "Rome", "Paris", "Lisbon", "Kyoto", "Oslo")
@@ -23,15 +24,24 @@ SLOW: Final = 0.1
 PATIENCE_SECONDS: Final = 90.0
 #: Ends that a status stands for, as readers see them.
 _ENDS: Final = {"Completed": "done", "Canceled": "done"}
+#: What all readers have of a run that was never executed.
+_NEVER: Final = {("", "done")}
 
 
 class Conversation:
     """One conversation's turns, one after the other, until told to stop."""
 
     def __init__(
-        self, http: httpx.AsyncClient, counts: Counts, chance: random.Random, *, readers: int
+        self,
+        http: httpx.AsyncClient,
+        clients: Clients,
+        counts: Counts,
+        chance: random.Random,
+        *,
+        readers: int,
     ) -> None:
         self._http = http
+        self._clients = clients
         self._counts = counts
         self._chance = chance
         self._readers = readers
@@ -52,16 +62,19 @@ class Conversation:
         if run is None:
             return
         self._id = run["conversation_id"]
-        readers = [self._reader(run) for _ in range(self._readers)]
+        readers: list[RunReader] = [self._reader(run) for _ in range(self._readers)]
+        readers += self._clients.readers(run, [self._chance.choice(WAYS)], self._counts)
         try:
             async with asyncio.timeout(HANG_SECONDS):
-                readings = asyncio.gather(*(self._read(reader) for reader in readers))
-                if self._chance.random() < CANCELLED:
+                readings = asyncio.gather(*map(self._read, readers))
+                if is_cancelled := self._chance.random() < CANCELLED:
                     await asyncio.sleep(self._chance.uniform(0, 2))
                     await self._ask("DELETE", run["links"]["status"])
-                await self._check(run, await readings)
+                await self._check(run, await readings, is_cancelled=is_cancelled)
         except TimeoutError:
-            self._counts.defect("hung", f"run {run['correlation_id']} of {run['conversation_id']}")
+            left = [reader.reading for reader in readers if reader.reading.end is None]
+            places = ", ".join(f"{one.kind} at {one.cursor} over {one.connections}" for one in left)
+            self._counts.defect("hung", f"run {run['correlation_id']} of {run['conversation_id']}: {places}")
 
     def _reader(self, run: dict[str, Any]) -> Reader:
         habits = Habits(
@@ -69,19 +82,27 @@ class Conversation:
         )
         return Reader(self._http, run, habits, random.Random(self._chance.random()), self._counts)
 
-    async def _read(self, reader: Reader) -> Reading:
+    async def _read(self, reader: RunReader) -> Reading:
         # Not all come at the beginning.
         await asyncio.sleep(self._chance.uniform(0, 1.5))
         return await reader.read()
 
-    async def _check(self, run: dict[str, Any], readings: list[Reading]) -> None:
+    async def _check(self, run: dict[str, Any], readings: list[Reading], *, is_cancelled: bool) -> None:
         status = await self._ask("GET", run["links"]["status"])
+        if (
+            status is None
+            and is_cancelled
+            and {(reading.text, reading.end) for reading in readings} == _NEVER
+        ):
+            # Only Redis knew of it, and was flushed since.
+            self._counts.runs["Canceled before it began, forgotten"] += 1
+            return
         if status is None:
             self._counts.defect("lost", f"no status of run {run['correlation_id']}")
             return
         self._counts.runs[status["status"]] += 1
-        name = f"run {run['correlation_id']}, {status['status']}"
         for reading in readings:
+            name = f"run {run['correlation_id']}, {status['status']}, {reading.kind}"
             end = _ENDS.get(status["status"], status.get("code"))
             if reading.end != end:
                 self._counts.defect("wrong end", f"{name}: got {reading.end}, expected {end}")

@@ -24,11 +24,12 @@ class Counts:
     defects: Counter[str] = field(default_factory=Counter)
     #: What a defect was, for whoever looks into it.
     details: list[str] = field(default_factory=list)
-    readers: int = 0
-    reconnects: int = 0
+    #: These four by the kind of reader.
+    readers: Counter[str] = field(default_factory=Counter)
+    reconnects: Counter[str] = field(default_factory=Counter)
+    resets: Counter[str] = field(default_factory=Counter)
+    gaps: Counter[str] = field(default_factory=Counter)
     events: int = 0
-    resets: int = 0
-    gaps: int = 0
     latencies_ms: list[float] = field(default_factory=list)
 
     def defect(self, kind: str, detail: str) -> None:
@@ -58,10 +59,9 @@ def table(counts: Counts, more: Iterable[tuple[str, str]]) -> str:
     rows = [
         *more,
         ("runs that ended", _listed(counts.runs)),
-        ("readers", f"{counts.readers:,}"),
-        ("connections cut and resumed", f"{counts.reconnects:,}"),
+        ("reads", f"{counts.readers.total():,}, {counts.reconnects.total():,} resumes"),
+        *((f"– {kind}", _of_kind(counts, kind)) for kind in sorted(counts.readers)),
         ("events received", f"{counts.events:,}"),
-        ("resets, gaps", f"{counts.resets:,}, {counts.gaps:,}"),
         ("faults inflicted", _listed(counts.faults)),
         (
             "Redis to reader, p50 / p99",
@@ -70,6 +70,12 @@ def table(counts: Counts, more: Iterable[tuple[str, str]]) -> str:
         *((f"**{kind}**", f"**{counts.defects[kind]}**") for kind in DEFECTS),
     ]
     return "\n".join(["| what | result |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _of_kind(counts: Counts, kind: str) -> str:
+    told = f"{counts.readers[kind]:,}, {counts.reconnects[kind]:,} resumes"
+    # What text() was given on its way is its own affair.
+    return told if "text()" in kind else f"{told}, {counts.resets[kind]:,} resets, {counts.gaps[kind]:,} gaps"
 
 
 def _listed(counter: Counter[str]) -> str:

@@ -65,6 +65,9 @@ PASSING: Final[tuple[Fault, ...]] = (redis_connections_cut, redis_frozen, redis_
 #: service is killed in the first half of a soak, Redis is flushed in the second.
 FIRST_HALF: Final[tuple[Fault, ...]] = (*PASSING, service_killed)
 SECOND_HALF: Final[tuple[Fault, ...]] = (*PASSING, redis_flushed)
+#: Between the halves, for so many seconds (in a short soak a tenth of it), neither: readers hear of the runs
+#: that the last kill has ended before a flush can take them away.
+BETWEEN: Final = 30.0
 
 
 async def inflict(
@@ -76,6 +79,8 @@ async def inflict(
     while (elapsed := loop.time() - begun) < seconds:
         await asyncio.sleep(chance.uniform(0.5, 1.5) * pause)
         faults = FIRST_HALF if elapsed < seconds / 2 else SECOND_HALF
+        if seconds / 2 <= elapsed < seconds / 2 + min(BETWEEN, seconds / 10):
+            faults = PASSING
         if only is not None:
             faults = tuple(
                 fault for fault in (*PASSING, service_killed, redis_flushed) if fault.__name__ == only

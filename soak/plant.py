@@ -50,7 +50,12 @@ class Plant:
     @property
     def url(self) -> str:
         """Of the service."""
-        return f"http://127.0.0.1:{self.service_port}"
+        return "http://{}:{}".format(*self.address)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Of the service."""
+        return "127.0.0.1", self.service_port
 
     @property
     def redis_url(self) -> str:

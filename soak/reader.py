@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httpx
 
@@ -20,6 +20,8 @@ from soak.counts import Counts
 from streaming.identifiers import parse_entry_id
 from streaming.sse import ServerSentEvent, ServerSentEventDecoder
 
+#: This kind of reader, in the result.
+RAW: Final = "raw reader"
 #: A browser's pause before it comes back is a second; this one is in more of a hurry.
 COME_BACK_SECONDS: Final = 0.2
 #: A conversation that stays unknown for this long, in seconds, is lost.
@@ -42,6 +44,8 @@ class Habits:
 class Reading:
     """What a reader has in the end."""
 
+    #: What kind of reader it is, in the result.
+    kind: str = RAW
     text: str = ""
     #: ``done``, or the code of an error.
     end: str | None = None
@@ -54,13 +58,13 @@ class Reading:
         """Show an event; count what is wrong with it."""
         counts.events += 1
         if event.event == "gap":
-            counts.gaps += 1
+            counts.gaps[self.kind] += 1
         elif event.event == "cancelled":
             # No entry; the run's done follows.
             return
         elif event.event == "reset" and event.id in ("", self.cursor):
             # No entry: what follows may have been here before.
-            counts.resets += 1
+            counts.resets[self.kind] += 1
             self.text, self.end, self._last = "", None, None
             self._seen.clear()
         elif event.event == "error":
@@ -80,10 +84,19 @@ class Reading:
         if event.event == "message":
             self.text += event.data
         elif event.event == "reset":
-            counts.resets += 1
+            counts.resets[self.kind] += 1
             self.text, self.end = "", None
         elif event.event == "done":
             self.end = "done"
+
+
+class RunReader(Protocol):
+    """Whatever reads one run."""
+
+    reading: Reading
+
+    async def read(self) -> Reading:
+        """Read to the end of the run."""
 
 
 class Reader:
@@ -109,9 +122,9 @@ class Reader:
 
     async def read(self) -> Reading:
         """Read to the end of the run; and once more, to hear that nothing follows."""
-        self._counts.readers += 1
+        self._counts.readers[RAW] += 1
         while not await self._connect():
-            self._counts.reconnects += 1
+            self._counts.reconnects[RAW] += 1
             await asyncio.sleep(COME_BACK_SECONDS * self._chance.random())
         return self.reading
 

@@ -21,10 +21,14 @@ const LONGEST_ASKED_PAUSE_MS = 600_000;
 const GOOD_CONNECTION_MS = 10_000;
 /** How long to go on without any success. */
 const GIVE_UP_MS = 600_000;
+/** A stream that was there and is unknown now is asked for again: a service whose Redis was emptied knows it soon. */
+const UNKNOWN_MS = 20_000;
 /** Characters of one event: far above the largest answer, far below what harms a page. */
 const MAX_EVENT_CHARS = 64 * 1024 * 1024;
 /** How often a refused request is tried. A `run` only at 429 and 503: then it was not started. */
 const ATTEMPTS = 5;
+/** Conversations that are remembered, each with its token and latest run: of more, the oldest are forgotten. */
+const MAX_CONVERSATIONS = 10_000;
 const RETRYABLE = [408, 429, 500, 502, 503, 504];
 
 /** The base of all errors of this module. */
@@ -127,10 +131,12 @@ export function isAfter(id, other) {
 
 /** Drops what was given before; keeps the cursor and the current run. */
 export class Deduplicator {
-  /** What to read on after. Undefined before the first entry. */
+  /** What to read on after. Undefined before the first entry; null: from the start, wherever the read began. */
   cursor;
   run;
   #floor; // What does not come after this was given before.
+  /** Whether the cursor is one that this read was given. */
+  hasTaken = false;
 
   constructor(cursor) {
     this.cursor = this.#floor = cursor;
@@ -148,8 +154,18 @@ export class Deduplicator {
     } else if (!isLost(event)) {
       if (this.#floor !== undefined && !isAfter(event.id, this.#floor)) return null;
       this.cursor = this.#floor = event.id;
+      this.hasTaken = true;
     }
     return { type: event.type, data: event.data, id: this.cursor ?? "", run: this.run };
+  }
+
+  /** Stands at the beginning: the service no longer knows the cursor that it gave. The reset that says so. */
+  forget() {
+    this.cursor = null;
+    this.#floor = undefined;
+    this.hasTaken = false;
+    const data = JSON.stringify({ reason: "the service no longer knows the cursor: all of it comes again" });
+    return { type: "reset", data, id: "", run: this.run };
   }
 }
 
@@ -223,6 +239,8 @@ function onWake(callback) {
 /** One read, over as many connections as it takes. Its events come once each, in order. */
 class Reading {
   #open; // (cursor, signal) → Response
+  #wasThere; // Whether the service has known the stream.
+  #unknownSince;
   #options;
   #signal;
   #seen;
@@ -240,6 +258,7 @@ class Reading {
     this.#options = options;
     this.#signal = signal;
     this.#retryMs = options.reconnectMs;
+    this.#wasThere = options.wasThere;
   }
 
   async *events() {
@@ -282,9 +301,12 @@ class Reading {
       }
       body = response.body.getReader();
     } catch (error) {
-      if (error instanceof AgentStreamError && !(error instanceof ServiceUnavailableError)) throw error;
+      if (error.code === "invalid_cursor" && this.#seen.hasTaken) yield this.#seen.forget();
+      else if (error instanceof AgentStreamError && !this.#passes(error)) throw error;
       return { error };
     }
+    this.#wasThere = true;
+    this.#unknownSince = undefined;
     this.#options.onState("open");
     const decoder = new EventStreamDecoder();
     let atTerminal = false;
@@ -309,6 +331,13 @@ class Reading {
         if (isTerminal(shown) && (this.#options.endsAtTerminal || isLost(shown))) return { over: true };
       }
     }
+  }
+
+  /** Whether a refusal may be another one later. */
+  #passes(error) {
+    if (!(error instanceof NotFoundError)) return error instanceof ServiceUnavailableError;
+    this.#unknownSince ??= Date.now();
+    return this.#wasThere && Date.now() - this.#unknownSince < Math.min(UNKNOWN_MS, this.#options.giveUpMs / 2);
   }
 
   /** Waits for the network, but not for ever: then the connection is given up. */
@@ -455,6 +484,7 @@ export class StreamClient {
   baseUrl;
   #options;
   #tokens = new Map(); // The newest token of each conversation.
+  #started = new Map(); // The run that this client has started last in each conversation.
 
   /** `baseUrl`: where the service is, as in `https://agents.example.com`. "": the page's own origin. */
   constructor(baseUrl, options = {}) {
@@ -474,18 +504,21 @@ export class StreamClient {
   /** The events of `stream()` as they are, for streams of one's own. `after`: an entry that was given before. */
   read(conversationId, { cursor, run, follow = false, events }, { signal, onState, onActivity, after }) {
     const query = new URLSearchParams();
-    if (cursor !== undefined) query.set("cursor", cursor);
     if (run !== undefined) query.set("run", run);
     if (follow) query.set("follow", "true");
     if (events !== undefined) query.set("events", events);
-    const path = `/api/agent/stream/${encodeURIComponent(conversationId)}${query.size ? `?${query}` : ""}`;
     const open = (lastEventId, attemptSignal) => {
+      if (cursor !== undefined && lastEventId !== null) query.set("cursor", cursor);
+      else query.delete("cursor");
+      const path = `/api/agent/stream/${encodeURIComponent(conversationId)}${query.size ? `?${query}` : ""}`;
       const headers = { accept: "text/event-stream" };
       if (lastEventId) headers["last-event-id"] = lastEventId;
       return this.#fetch(path, { headers, cache: "no-store", signal: attemptSignal }, conversationId);
     };
+    const started = this.#started.get(conversationId);
     const options = {
       ...this.#options,
+      wasThere: started !== undefined && (run === undefined || run === started),
       details: { conversationId, runId: run },
       endsAtTerminal: !readsAllRuns({ cursor, run, follow }),
       onState,
@@ -496,15 +529,16 @@ export class StreamClient {
 
   /** The whole answer of a run (without `run`: of the latest one), once it has ended; right over resets. */
   async text(conversationId, { run, signal } = {}) {
-    let pieces = [];
+    let pieces = [], hasGap = false;
     try {
       for await (const event of this.stream(conversationId, { run, signal })) {
         if (event.type === "message") pieces.push(event.data);
-        else if (event.type === "reset") pieces = [];
-        else if (event.type === "gap") {
-          const details = { code: "gap", conversationId, runId: run };
-          throw new AnswerIncompleteError("Part of the answer is no longer retained.", details);
-        }
+        else if (event.type === "gap") hasGap = true;
+        else if (event.type === "reset") [pieces, hasGap] = [[], false];
+      }
+      if (hasGap) {
+        const details = { code: "gap", conversationId, runId: run };
+        throw new AnswerIncompleteError("Part of the answer is no longer retained.", details);
       }
     } catch (error) {
       if (error instanceof AgentStreamError) error.partialText = pieces.join("");
@@ -521,7 +555,8 @@ export class StreamClient {
       method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal,
     };
     const said = await this.#json(`${agentPath(agent)}/run`, init, conversationId, [429, 503]);
-    if (said.stream_token) this.#tokens.set(said.conversation_id, said.stream_token);
+    remember(this.#tokens, said.conversation_id, said.stream_token);
+    remember(this.#started, said.conversation_id, said.correlation_id);
     return {
       conversationId: said.conversation_id,
       runId: said.correlation_id,
@@ -550,7 +585,7 @@ export class StreamClient {
   async createConversation({ signal } = {}) {
     const init = { method: "POST", signal };
     const said = await this.#json("/api/agent/create-thread", init, undefined, [429, 503]);
-    if (said.stream_token) this.#tokens.set(said.conversation_id, said.stream_token);
+    remember(this.#tokens, said.conversation_id, said.stream_token);
     return {
       conversationId: said.conversation_id,
       streamToken: said.stream_token,
@@ -613,9 +648,17 @@ export class StreamClient {
     const known = refresh ? undefined : this.#tokens.get(conversationId);
     if (known !== undefined || typeof token !== "function") return known ?? token;
     const fresh = await token(conversationId, { refresh });
-    if (fresh && conversationId !== undefined) this.#tokens.set(conversationId, fresh);
+    if (conversationId !== undefined) remember(this.#tokens, conversationId, fresh);
     return fresh;
   }
+}
+
+/** Keeps a value that there is, as the newest. */
+function remember(map, key, value) {
+  if (!value) return;
+  map.delete(key);
+  map.set(key, value);
+  if (map.size > MAX_CONVERSATIONS) map.delete(map.keys().next().value);
 }
 
 /** Whether a read goes on after a run's end. */

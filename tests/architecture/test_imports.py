@@ -65,7 +65,8 @@ ROOMS: Final = {
         others=("agent_framework", "agent_framework_durabletask", "redis", "starlette", "uvicorn", "uvloop"),
     ),
     "soak": Room(
-        ours=("hosting.embedded", "streaming.identifiers", "streaming.sse"), others=("httpx", "redis")
+        ours=("clients", "hosting.embedded", "streaming.identifiers", "streaming.sse"),
+        others=("httpx", "redis"),
     ),
     "tests": Room(
         ours=(

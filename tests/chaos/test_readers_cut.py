@@ -18,8 +18,9 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
+from soak.client_readers import WAYS, running_clients
 from soak.counts import Counts
-from soak.reader import Habits, Reader
+from soak.reader import Habits, Reader, RunReader
 from streaming.entries import NewEntry, RunStatus
 from streaming.identifiers import keys_of
 from streaming.sse import ServerSentEvent, ServerSentEventDecoder
@@ -37,6 +38,8 @@ from tests.service import (
 #: Readers of one run at once; the longer form has as many as the name says.
 READERS: Final = 150
 MANY_READERS: Final = 1_000
+#: For so many raw readers there is one with each client in each of its ways.
+CLIENT_SHARE: Final = 50
 #: A large answer: more than all buffers on the way hold.
 CHUNK: Final = "x" * 1_023 + "\n"
 CHUNKS: Final = 10_000
@@ -95,19 +98,23 @@ async def test_long_answer_cut_at_every_byte(service: Service, http: httpx.Async
 async def read_cut_at_random(service: Service, readers: int) -> None:
     counts, chance = Counts(), random.Random(readers)
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=service.url, limits=limits, timeout=60, trust_env=False) as http:
+    async with (
+        httpx.AsyncClient(base_url=service.url, limits=limits, timeout=60, trust_env=False) as http,
+        running_clients(service.address, chance, cut_after=[2_000, 20_000], haste=20) as clients,
+    ):
         run = await start_run(http, "Plan a 1-day trip to Oslo")
-        everyone = [
+        everyone: list[RunReader] = [
             Reader(http, run, Habits(cut_after=2_000), random.Random(chance.random()), counts)
             for _ in range(readers)
         ]
+        everyone += clients.readers(run, WAYS * (readers // CLIENT_SHARE), counts)
         readings = await asyncio.gather(*(reader.read() for reader in everyone))
         status = (await http.get(run["links"]["status"])).json()
     assert status["status"] == "Completed"
     assert {reading.text for reading in readings} == {status["response"]}
     assert {reading.end for reading in readings} == {"done"}
     assert not counts.details
-    assert counts.reconnects > readers
+    assert counts.reconnects.total() > readers
 
 
 async def test_many_readers_resumed_while_the_run_writes(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ import pytest
 from playwright.async_api import Browser, Page, Request, WebSocket
 
 from signalr_emulator.server import SignalREmulator
+from soak.cutting_proxy import cutting_proxy
 from streaming.http.access import ALGORITHM
 from tests.browser import browsing, needs_chromium
 from tests.chat.page import assert_shows, conversation_of, durable_answer, has_state, has_words, say, turn
-from tests.cutting_proxy import cutting_proxy
 from tests.service import Service, connect_http, eventually, free_port, running_service
 from tests.signalr.helpers import CONNECTION_STRING, Cable, emulator
 

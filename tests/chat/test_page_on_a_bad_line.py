@@ -8,9 +8,9 @@ from pathlib import Path
 
 from playwright.async_api import Browser
 
+from soak.cutting_proxy import cutting_proxy
 from tests.browser import browsing, needs_chromium
 from tests.chat.page import assert_shows, durable_answer, has_state, has_words, open_chat, say, turn
-from tests.cutting_proxy import cutting_proxy
 from tests.service import connect_http, running_service
 
 pytestmark = needs_chromium

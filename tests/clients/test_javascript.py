@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.cutting_proxy import cutting_proxy
+from soak.cutting_proxy import cutting_proxy
 from tests.service import ROOT, connect_http, finished_run, running_service, start_run
 
 FOLDER: Final = ROOT / "tests" / "clients" / "javascript"

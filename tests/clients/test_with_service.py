@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -34,8 +35,8 @@ from clients import (
     ToolResult,
     Usage,
 )
+from soak.cutting_proxy import cutting_proxy
 from streaming.cancellation import cancel_and_wait
-from tests.clients.cutting_proxy import cutting_proxy
 from tests.clients.replay_server import HURRY
 from tests.faulty_service import AGENT as FAULTY
 from tests.service import TRIP, Service, free_port, running_service
@@ -209,10 +210,12 @@ async def test_live_answers_over_a_line_that_is_cut(tmp_path: Path) -> None:
     """Readers of a live run whose every connection is cut at random all get exactly the answer."""
     with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="200") as service:
         async with (
-            cutting_proxy(service.address[1], longest=3_000) as proxy,
+            cutting_proxy(service.address) as proxy,
             StreamClient(proxy.url, patience=STEADY) as client,
             StreamClient(service.url, patience=STEADY) as direct,
         ):
+            chance = random.Random(7)
+            proxy.budget = lambda: chance.randint(0, 3_000)
             run = await direct.run(AGENT, "Plan a 1-day trip to Oslo")
             texts = await asyncio.gather(*(client.text(run.conversation_id, run=run.run) for _ in range(10)))
             report = await client.status(AGENT, run.conversation_id)

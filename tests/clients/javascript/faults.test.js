@@ -172,6 +172,60 @@ test("a gap is surfaced; text() does not pass it over", async () => {
   });
 });
 
+test("a gap that a reset follows is none: text() is the answer that comes again", async () => {
+  const anew = Buffer.from(encode([null, "gap", '{"reason":"trimmed"}']) + encode(["104-1", "message", "x"]));
+  const body = Buffer.concat([anew, Buffer.from(encode([null, "reset", "{}"])), bodyAfter(undefined)]);
+  await withServer((_request, response) => sendCut(response, body, Infinity), async (client) =>
+    assert.equal(await client.text(ID), TEXT));
+});
+
+for (const code of ["conversation_not_found", "run_not_found", undefined]) {
+  test(`a stream that was there and is unknown for a while (${code}) is asked for again`, async () => {
+    const answer = (_request, response, cursor, number) => {
+      if (number === 1) return sendCut(response, bodyAfter(cursor), 300);
+      if (number < 5) return json(response, 404, code ? { error: "No.", code } : undefined);
+      return whole(response, cursor);
+    };
+    await withServer(answer, async (client) => isExpected(await collect(client.stream(ID))));
+  });
+}
+
+test("a run that this client has started is asked for again, though its stream is unknown at first", async () => {
+  const answer = (request, response, cursor, number) => {
+    if (request.method === "POST") return json(response, 202, { conversation_id: ID, correlation_id: "r" });
+    if (number < 4) return json(response, 404, { error: "No.", code: "run_not_found" });
+    return whole(response, cursor);
+  };
+  await withServer(answer, async (client) => {
+    const { conversationId, runId } = await client.run("Agent", "Hello");
+    assert.equal(await client.text(conversationId, { run: runId }), TEXT);
+  });
+});
+
+test("a stream that was there and stays unknown is not asked for without end", async () => {
+  const answer = (_request, response, cursor, number) => {
+    if (number === 1) return sendCut(response, bodyAfter(cursor), 300);
+    return json(response, 404, { error: "No.", code: "conversation_not_found" });
+  };
+  await withServer(answer, (client) => assert.rejects(client.text(ID), api.NotFoundError), { giveUpMs: 200 });
+});
+
+test("a cursor that the service gave and no longer knows: a reset, then all of it again", async () => {
+  const asked = [];
+  const answer = (request, response, cursor, number) => {
+    asked.push([new URL(request.url, "http://x").searchParams.get("cursor"), cursor]);
+    if (number === 1) return sendCut(response, bodyAfter("101-0"), 100);
+    if (cursor === "102-0") return json(response, 400, { error: "No.", code: "invalid_cursor" });
+    return whole(response, cursor);
+  };
+  await withServer(answer, async (client) => {
+    const events = await collect(client.stream(ID, { cursor: "101-0" }));
+    assert.deepEqual(events.slice(0, 2).map(({ type, id }) => [type, id]), [["message", "102-0"], ["reset", ""]]);
+    isExpected(events.slice(2));
+    assert.deepEqual(asked, [["101-0", undefined], ["101-0", "102-0"], [null, undefined]]);
+  });
+});
+
 for (const [code, type] of [
   ["agent_failed", "RunFailedError"], ["run_timeout", "RunFailedError"],
   ["interrupted", "RunInterruptedError"], ["stream_lost", "StreamLostError"],
