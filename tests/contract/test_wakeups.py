@@ -44,7 +44,7 @@ async def test_entries_between_wake_ups_are_not_passed_over(
         await redis.xadd(keys_of("c").stream, {"text": f"foreign {sequence} "})
         await handler.runs.append(attempt, sequence, [text(f"ours {sequence} ")])
     await handler.runs.append(attempt, 30, [COMPLETED])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         await reading
     stored: Any = await redis.xrange(keys_of("c").stream)
     assert [chunk.entry_id for chunk in seen] == [entry_id.decode() for entry_id, _ in stored]

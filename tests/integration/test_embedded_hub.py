@@ -28,7 +28,7 @@ from hosting.embedded.task_hub import EmbeddedTaskHub
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
-from tests.service import eventually, free_port
+from tests.service import PATIENCE, eventually, free_port
 
 TTL = timedelta(minutes=1)
 #: An entity is idle after this: short, so that tests see it leave the memory.
@@ -210,7 +210,7 @@ async def test_state_is_in_redis_when_the_operation_is_acknowledged(
     monkeypatch.setattr(entity_store, "SAVE_TIMEOUT", timedelta(seconds=10))
     notes = await start_hub()
     await notes.tell("c", "one")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         state, ttl = await found.get()
     assert state is not None
     assert json.loads(state) == ["one"]
