@@ -23,7 +23,7 @@ from tests.service import (
     start_service,
 )
 
-#: Runs that hang are stopped after this time, in minutes: five seconds; others take less, on a busy machine too.
+#: Runs that hang are stopped after five seconds, in minutes; others take less, on a busy machine too.
 RUN_TIMEOUT_MINUTES = "0.0834"
 
 

@@ -55,7 +55,7 @@ HOSTILE_IDS = (
 
 @pytest.fixture
 def stride(program: str) -> int:
-    """How many cursors are passed over: what serves them is the same on both hosts, and one of them is slow."""
+    """From one cursor to the next: what serves them is the same on both hosts, and one of them is slow."""
     return 1 if program == STANDALONE else 10
 
 
