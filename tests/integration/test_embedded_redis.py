@@ -68,6 +68,11 @@ class Service:
         port, server_pid = self.process.stdout.readline().split()
         self.port, self.server_pid = int(port), int(server_pid)
 
+    def freeze(self) -> None:
+        """Stop it in its tracks."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
+
     def end(self, number: signal.Signals) -> None:
         """Send a signal to the service's process group, as a terminal does, and wait for its end."""
         with contextlib.suppress(ProcessLookupError):
@@ -120,7 +125,7 @@ def is_running(pid: int) -> bool:
     return found is not None and found[0] != "Z"
 
 
-def wait_until_ended(pid: int, *, seconds: float = 5.0) -> None:
+def wait_until_ended(pid: int, *, seconds: float = 30.0) -> None:
     """Wait for a process that is not ours."""
     deadline = time.monotonic() + seconds
     while is_running(pid):
@@ -206,6 +211,8 @@ async def test_a_killed_service_takes_its_server_along(service: Service, data_di
 @posix_only
 async def test_takes_over_from_a_server_without_a_guard(service: Service, data_dir: Path) -> None:
     """A server that lost service and guard to SIGKILL is stopped by the next start, its data intact."""
+    # Else it would see that its guard has ended, and end the server itself.
+    service.freeze()
     os.kill(guard_of(service.server_pid), signal.SIGKILL)
     service.end(signal.SIGKILL)
     assert is_running(service.server_pid)
