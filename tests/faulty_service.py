@@ -7,6 +7,7 @@ A message is a JSON list of steps for the agent's model, such as ``[{"say": "Hel
 ``{"call": tool, "seconds": s}``           has the framework call one of the tools below, then goes on
 ``{"quote": true}``                        writes what the last tool answered, as the model was told
 ``{"stall": seconds}``                     is silent
+``{"until": path}``                        is silent until there is a file of this name
 ``{"raise": message}``                     fails
 ``{"history": true}``                      writes the texts of the conversation's earlier messages
 =========================================  ===========================================================
@@ -19,6 +20,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar, Final
 from unittest.mock import patch
 from uuid import uuid4
@@ -42,6 +44,8 @@ from agents import HostedAgent
 from streaming.settings import ModelSettings
 
 AGENT: Final = "Faulty"
+#: How often a model that waits for a file looks for it.
+_LOOK_SECONDS: Final = 0.02
 #: Stands for what must never be shown: a tool's or model's own error.
 SECRET: Final = "sk-secret-of-the-tool"
 
@@ -126,6 +130,10 @@ async def _contents(
         raise ValueError(step["raise"])
     if "stall" in step:
         await asyncio.sleep(step["stall"])
+        return []
+    if "until" in step:
+        while not await asyncio.to_thread(Path(step["until"]).exists):  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(_LOOK_SECONDS)
         return []
     if "call" in step:
         arguments = json.dumps({"seconds": step.get("seconds", 0)})

@@ -19,7 +19,7 @@ from starlette.types import Message
 from hosting.functions_app import StreamingFunctionApp
 
 #: Bounds every wait, in seconds. Reached only by what hangs.
-PATIENCE: Final = 10.0
+PATIENCE: Final = 30.0
 AGENT: Final = "Teller"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import re
@@ -26,7 +27,7 @@ from streaming.sse import ServerSentEvent, ServerSentEventDecoder
 
 ROOT: Final = Path(__file__).parents[1]
 #: Bounds every wait of these tests, in seconds. Reached only by what hangs.
-PATIENCE: Final = 20.0
+PATIENCE: Final = 45.0
 #: Words per second of a demo model that writes as fast as it can.
 FAST: Final = "0"
 #: Words per second of a demo model that is in the middle of its answer for as long as any test lasts.
@@ -74,10 +75,26 @@ FOREIGN: Final = "foreign"
 _READY: Final = re.compile(rb"Ready on (\S+) \(streams in [^\n]*?(?: on port (\d+))?\)\. ")
 
 
+def _ports_of_this_process() -> Iterator[int]:
+    """Ports that no other of the processes that run these tests hands out, each once.
+
+    Between its choice and its use a port is nobody's: what is chosen at random, another may choose as well.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = _PORTS[number::workers]
+    # Another run of the tests, at the same time, seldom begins at the same place.
+    start = random.randrange(len(mine))
+    return itertools.cycle([*mine[start:], *mine[:start]])
+
+
+_port: Final = _ports_of_this_process()
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on."""
     while True:
-        port = random.choice(_PORTS)
+        port = next(_port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

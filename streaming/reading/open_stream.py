@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from streaming.cancellation import raise_if_cancelled
 from streaming.durable_answer import Restore
 from streaming.errors import StreamingError
 from streaming.identifiers import EntryId, keys_of
@@ -133,6 +134,8 @@ class OpenStream:
                     else:
                         self._silent_since = self._loop.time()
                 else:
+                    # Else its reader, who has left, would be noticed only by what comes next.
+                    raise_if_cancelled()
                     takes = self.give is not None and self._view.cursor == live.tail
                     self._is_overdue = not await live.wait(self._look_interval, self._take if takes else None)
                     continue

@@ -47,7 +47,7 @@ class SourceTree:
     def __init__(self, root: Path = ROOT) -> None:
         self.modules = {module.name: module for module in _read(root)}
 
-    @property
+    @cached_property
     def rooms(self) -> set[str]:
         """The top-level modules and packages."""
         return {module.room for module in self.modules.values()}

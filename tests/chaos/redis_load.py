@@ -21,7 +21,7 @@ from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, sa
 from tests.service import eventually
 
 #: Bounds a whole load, in seconds; one takes a few.
-BOUND: Final = 50.0
+BOUND: Final = 100.0
 TTL: Final = timedelta(minutes=10)
 
 

@@ -61,12 +61,14 @@ def slowly(word: str, times: int) -> list[Step]:
     return [step for number in range(times) for step in ({"say": f"{word}{number} "}, {"stall": 0.02})]
 
 
-async def test_two_processes_an_hour_apart(services: tuple[Service, Service]) -> None:
+async def test_two_processes_an_hour_apart(services: tuple[Service, Service], tmp_path: Path) -> None:
     """Each service reads the runs of the other, and takes none of them for dead, whatever its clock says."""
     async with connect_http(services[0]) as right, connect_http(services[1]) as wrong:
         for executing, reading in ((right, wrong), (wrong, right)):
-            run = await start(executing, *slowly("w", 10), {"stall": 0.5}, {"say": "end"})
+            go_on = tmp_path / f"go-on-{executing.base_url.port}"
+            run = await start(executing, *slowly("w", 10), {"until": str(go_on)}, {"say": "end"})
             assert (await status_of(reading, run))["status"] in ("Pending", "Running")
+            go_on.touch()
             events = await read_events(reading, run["conversation_id"])
             assert shown(events) == "".join(f"w{number} " for number in range(10)) + "end"
             assert events[-1].event == "done"

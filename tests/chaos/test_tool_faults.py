@@ -24,9 +24,9 @@ SECOND_LOOK = LEASE.total_seconds() + 1
 
 @pytest.fixture
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose tools fail as they are told to, and whose streams expire within three seconds."""
+    """A service whose tools fail as they are told to, and whose streams expire within six seconds."""
     data_dir = tmp_path_factory.mktemp("tools") / "data"
-    with running_service(data_dir, program=FAULTY, REDIS_STREAM_TTL_MINUTES="0.05") as running:
+    with running_service(data_dir, program=FAULTY, REDIS_STREAM_TTL_MINUTES="0.1") as running:
         yield running
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 from streaming.sse import ServerSentEvent
 from streaming.store.stored_entries import decode_page
 from tests.chaos.faulty_runs import FAULTY, Run, Step, shown, start, status_of
-from tests.service import Service, connect_http, read_events, running_service
+from tests.service import Service, connect_http, eventually, read_events, running_service
 
 #: Words of a run; both runs' words fall between each other.
 WORDS = 30
@@ -42,7 +43,7 @@ async def clients(
 
 def words(name: str) -> list[Step]:
     """Steps that write a run's words with pauses between them."""
-    return [step for number in range(WORDS) for step in ({"say": f"{name}{number} "}, {"stall": 0.005})]
+    return [step for number in range(WORDS) for step in ({"say": f"{name}{number} "}, {"stall": 0.02})]
 
 
 def answer(name: str) -> str:
@@ -51,13 +52,21 @@ def answer(name: str) -> str:
 
 
 async def test_interleaved_runs_are_read_apart(
-    services: tuple[Service, Service], clients: tuple[httpx.AsyncClient, httpx.AsyncClient]
+    services: tuple[Service, Service], clients: tuple[httpx.AsyncClient, httpx.AsyncClient], tmp_path: Path
 ) -> None:
     """Live, again, and resumed from every one of its entries, a run is read whole and without the other."""
     one, two = clients
-    first = await start(one, *words("a"))
+    both: Step = {"until": str(tmp_path / "both have begun")}
+    first = await start(one, both, *words("a"))
     conversation = first["conversation_id"]
-    second = await start(two, *words("b"), conversation_id=conversation)
+    second = await start(two, both, *words("b"), conversation_id=conversation)
+
+    async def have_begun() -> bool:
+        told = [await status_of(client, run) for client, run in ((one, first), (two, second))]
+        return {each["status"] for each in told} == {"Running"}
+
+    await eventually(have_begun, "both runs have begun")
+    (tmp_path / "both have begun").touch()
     named: list[tuple[httpx.AsyncClient, Run, str]] = [
         (client, run, name) for client in clients for run, name in ((first, "a"), (second, "b"))
     ]

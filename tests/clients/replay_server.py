@@ -15,7 +15,7 @@ from streaming.sse import encode_event, encode_retry
 
 #: A client that does not wait before it comes back; and no test waits for what hangs.
 HURRY: Final = Patience(
-    first_delay=timedelta(0), longest_delay=timedelta(0), give_up_after=timedelta(seconds=10)
+    first_delay=timedelta(0), longest_delay=timedelta(0), give_up_after=timedelta(seconds=30)
 )
 CONVERSATION: Final = "c"
 

@@ -17,6 +17,7 @@ from streaming.sse import encode_comment, encode_retry
 from tests.clients.replay_server import (
     CONVERSATION,
     HURRY,
+    Asked,
     Told,
     client_of,
     replaying,
@@ -56,7 +57,7 @@ async def test_trouble_that_passes(trouble: Told) -> None:
 
 async def test_a_stalled_connection_is_left() -> None:
     """A connection that is silent for longer than heartbeats take is dead: the client comes back."""
-    patience = replace(HURRY, stall_after=timedelta(milliseconds=100))
+    patience = replace(HURRY, stall_after=timedelta(milliseconds=500))
     behave = first_then_honest(Told(hangs=True), part(1, hangs=True), part(0, b"data: x", hangs=True))
     async with client_of(behave, patience) as (client, server):
         assert await client.text(CONVERSATION) == TEXT
@@ -66,10 +67,17 @@ async def test_a_stalled_connection_is_left() -> None:
 @pytest.mark.parametrize("as_date", [False, True])
 async def test_retry_after_is_honoured(as_date: bool) -> None:
     """A service that says when to come back is not asked before, by whichever of the two forms."""
-    moment = datetime.now(UTC) + timedelta(seconds=2)
-    value = format_datetime(moment, usegmt=True) if as_date else "1"
     told: list[Reconnect] = []
-    behave = first_then_honest(refusal(503, "too_many_streams", **{"retry-after": value}))
+    refusals = iter([503])
+
+    def behave(asked: Asked) -> Told:
+        if (status := next(refusals, None)) is None:
+            return RECORDING.answer(asked)
+        # Counted from when it is said.
+        moment = datetime.now(UTC) + timedelta(seconds=2)
+        value = format_datetime(moment, usegmt=True) if as_date else "1"
+        return refusal(status, "too_many_streams", **{"retry-after": value})
+
     async with (
         replaying(behave) as server,
         StreamClient(server.url, patience=HURRY, on_reconnect=told.append) as client,
@@ -95,9 +103,7 @@ async def test_a_good_end_without_done_waits_for_retry() -> None:
 )
 async def test_giving_up(trouble: Told) -> None:
     """Without anything new for as long as the patience lasts, the client gives up, and tells the cursor."""
-    patience = replace(
-        HURRY, give_up_after=timedelta(milliseconds=200), longest_delay=timedelta(milliseconds=20)
-    )
+    patience = replace(HURRY, give_up_after=timedelta(seconds=1), longest_delay=timedelta(milliseconds=20))
     troubles = iter([part(2)])
     async with client_of(lambda _: next(troubles, trouble), patience) as (client, _):
         with pytest.raises(Unreachable) as caught:

@@ -13,6 +13,7 @@ from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.writing.leases import LeaseKeeper
+from tests.contract.reading import BOUND
 
 #: What an agent does next: give contents, raise, or wait for an event.
 Step = Sequence[Content] | AgentResponseUpdate | Exception | asyncio.Event
@@ -101,5 +102,5 @@ class DurableConversation(AgentEntityStateProviderMixin):
 
     async def run(self, run: str, message: str = "go") -> AgentResponse[Any]:
         """Execute a run to its end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             return await self.start(run, message)

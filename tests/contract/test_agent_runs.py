@@ -17,7 +17,7 @@ from streaming.entries import NewEntry, RunStatus, StreamChunk
 from streaming.store.run_states import Appended, Attempt
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.conftest import TTL
-from tests.contract.reading import read_all, subscribers, text_of, until
+from tests.contract.reading import BOUND, read_all, subscribers, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
 
 
@@ -114,7 +114,7 @@ async def test_a_cancelled_run_stops_and_keeps_its_part(
     running = conversation.start("r")
     await until(lambda: _has_entries(handler, 1))
     await handler.runs.request_cancel("c", "r")
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, BOUND)
     await asyncio.to_thread(leases.close)
     chunks = await read_all(handler, "c")
     assert [chunk.text for chunk in chunks] == ["partial", None]

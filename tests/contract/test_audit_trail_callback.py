@@ -23,7 +23,7 @@ from hosting.callbacks import Callbacks
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.writing.leases import LeaseKeeper
 from tests.contract.conftest import TTL
-from tests.contract.reading import read_all, text_of, until
+from tests.contract.reading import BOUND, read_all, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
 
 THREAD = Thread("Scripted", "c")
@@ -174,7 +174,7 @@ async def test_a_cancelled_run_ends_with_an_error(
 
     await until(has_begun)
     await handler.runs.request_cancel("c", "r")
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, BOUND)
     await asyncio.to_thread(leases.close)
     end = (await trail_of(store))[-1]
     assert (end["event_type"], end["code"], end["response_text"]) == ("error", "cancelled", "partial")

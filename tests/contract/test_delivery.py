@@ -10,7 +10,7 @@ import pytest
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry
 from streaming.http.delivery import as_server_sent_events
-from tests.contract.reading import begin
+from tests.contract.reading import BOUND, begin
 
 
 async def test_heartbeats_come_while_nothing_asked_for_does(
@@ -22,6 +22,6 @@ async def test_heartbeats_come_while_nothing_asked_for_does(
     thought = NewEntry(timestamp=1, type="reasoning", data={"text": "hm"})
     await handler.runs.append(attempt, 0, [thought])
     pieces = as_server_sent_events(await handler.reader.open("c"), all_events=False)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         assert [await anext(pieces) for _ in range(2)] == [b"retry: 1000\n\n", b": heartbeat\n\n"]
     await pieces.aclose()

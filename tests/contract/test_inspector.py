@@ -28,7 +28,7 @@ from streaming.errors import ConversationNotFound, NotAStream
 from streaming.identifiers import FIRST, keys_of
 from streaming.store.conversations import Conversations
 from tests.contract.conftest import TTL
-from tests.contract.reading import COMPLETED, begin, complete_run, read_all, text, text_of, until
+from tests.contract.reading import BOUND, COMPLETED, begin, complete_run, read_all, text, text_of, until
 
 Replay = Callable[..., Coroutine[Any, Any, Replayed]]
 #: No text, to be kept as it is.
@@ -119,7 +119,7 @@ async def test_a_run_is_followed_to_its_end(handler: RedisStreamResponseHandler,
     call = NewEntry(1, type="tool_call", data={"call_id": "1", "name": "weather"})
     await handler.runs.append(attempt, 0, [text("a"), call])
     heard: list[str] = []
-    async with asyncio.timeout(10), aclosing(reading(redis, "c")) as steps:
+    async with asyncio.timeout(BOUND), aclosing(reading(redis, "c")) as steps:
         async for step in steps:
             heard.append(step)
             if step == "tool call":
@@ -137,7 +137,7 @@ async def test_a_follower_ends_no_run(
         monkeypatch.setattr(f"{package}.{name}", soon)
     await begin(handler, "c", "r")
     await redis.hset(keys_of("c").run("r"), "lease", "1")
-    async with asyncio.timeout(20), aclosing(reading(redis, "c")) as steps:
+    async with asyncio.timeout(BOUND), aclosing(reading(redis, "c")) as steps:
         # For longer than a reader takes to give a run up.
         for _ in range(4):
             assert await anext(steps) == ""
@@ -236,14 +236,18 @@ async def test_one_run_or_an_end_that_is_missing(
 
 
 async def test_a_replay_keeps_the_pace(redis: Redis, conversations: Conversations, replayed: Replay) -> None:
-    """Entries come as long after each other as they were recorded, divided by the speed."""
+    """Entries come as long after the first as they were recorded, divided by the speed: never sooner."""
     for at in (0, 1_000, 3_000):
         await redis.xadd("agent-stream:foreign", {"text": "x", "timestamp": str(at)})
     await redis.xadd("agent-stream:foreign", {"done": "true", "timestamp": "4000"})
+    began = await conversations.now()
     await replayed("foreign", "new", 10)
     chunks = [chunk async for chunk in (await recorded(conversations, "new")).entries()]
-    after = [chunk.id.milliseconds - chunks[0].id.milliseconds for chunk in chunks]
-    assert after == pytest.approx([0, 100, 300, 400], abs=90)
+    after = [chunk.id.milliseconds - began for chunk in chunks]
+    # The clocks here and there are read by the millisecond.
+    assert all(came > due - 5 for came, due in zip(after, (0, 100, 300, 400), strict=True)), after
+    # How late they are is the machine's matter, unless they are not faster at all.
+    assert after[-1] < 4_000
 
 
 async def test_a_replay_can_be_stopped(
@@ -263,7 +267,7 @@ async def test_a_replay_can_be_stopped(
     latest = await handler.runs.latest_run("new")
     assert latest is not None
     await handler.runs.request_cancel("new", latest.run)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         assert (await playing).was_stopped
     assert (await read_all(handler, "new"))[-1].status is RunStatus.CANCELLED
 

@@ -19,6 +19,7 @@ from streaming.identifiers import keys_of
 from streaming.reading.live_stream import RING_ENTRIES
 from tests.contract.conftest import TTL
 from tests.contract.reading import (
+    BOUND,
     COMPLETED,
     LiveReader,
     begin,
@@ -95,8 +96,8 @@ async def test_heartbeats_come_while_only_others_are_heard(handler: RedisStreamR
     opened = await handler.reader.open("c", run="r", heartbeat=timedelta(milliseconds=20))
     beat = asyncio.ensure_future(anext(opened))
     sequence = 0
-    # A hundred times the heartbeat; a writer that pauses for one would give it by chance.
-    async with asyncio.timeout(2):
+    # A writer that pauses for a heartbeat would give it by chance.
+    async with asyncio.timeout(BOUND):
         while not beat.done():
             await handler.runs.append(other, sequence, [text("x")])
             sequence += 1

@@ -19,7 +19,7 @@ from streaming.text_blocks import chunks_of
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.restorer import OWNER, PIECE, StreamRestorer
 from tests.contract.conftest import TTL
-from tests.contract.reading import begin, complete_run, read_all, subscribers, text, text_of, until
+from tests.contract.reading import BOUND, begin, complete_run, read_all, subscribers, text, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
 
 SOON = timedelta(milliseconds=20)
@@ -55,7 +55,7 @@ class DurableState:
     async def read(self, cursor: str | None = None, run: str | None = None) -> list[StreamChunk]:
         """Everything that a read with this durable state behind it gives."""
         opened = await self._handler.reader.open("c", cursor, run=run, restore=self.restore)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             return [chunk async for batch in opened for chunk in chunks_of(batch)]
 
 
@@ -309,7 +309,7 @@ async def test_a_run_that_is_never_begun_is_let_go(
     await handler.runs.register("c", "r", "Agent")
     leases = LeaseKeeper(new_client, TTL)
     leases.keep("c", "r", agent="Agent")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         await leases.wait_until_idle()
     await asyncio.to_thread(leases.close)
 

@@ -21,7 +21,7 @@ from streaming.telemetry import AttemptBegan, AttemptEnded, Telemetry, TerminalW
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.restorer import StreamRestorer
 from tests.contract.conftest import TTL
-from tests.contract.reading import begin, read_all, text
+from tests.contract.reading import BOUND, begin, read_all, text
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
 
 
@@ -96,7 +96,7 @@ async def test_an_attempt_that_is_fenced(handler: RedisStreamResponseHandler, re
     gate = asyncio.Event()
     agent = ScriptedAgent(*said("one"), gate, *said("two"))
     running = DurableConversation(handler, agent, "c").start("r")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         await recorder.is_told("appended")
         await begin(handler, "c", "r")
         gate.set()
@@ -113,7 +113,7 @@ async def test_an_execution_that_is_cancelled_from_outside(
 ) -> None:
     """One whose task is ended without a word counts as abandoned: no run seems to go on for ever."""
     running = DurableConversation(handler, ScriptedAgent(*said("one"), asyncio.Event()), "c").start("r")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         await recorder.is_told("appended")
         running.cancel()
         await asyncio.wait({running})
@@ -175,7 +175,7 @@ async def test_a_trace_outlives_what_redis_forgets(
     leases = LeaseKeeper(new_client, TTL, telemetry=recorder)
     leases.keep("c", "r", agent="Scripted", trace="00-t-s-01")
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             while (state := await handler.runs.state("c", "r")) is None:  # noqa: ASYNC110 - another thread's doing
                 await asyncio.sleep(0.01)
     finally:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.cancellation import cancel_and_wait
 from streaming.entries import StreamChunk
 from streaming.errors import RunLost
 from streaming.identifiers import keys_of
+from streaming.reading.follower import StreamFollower
+from streaming.reading.live_stream import LiveStream
 from streaming.store.run_states import Attempt
 from streaming.store.run_store import CARRIED_BYTES
 from streaming.text_blocks import chunks_of
-from tests.contract.reading import COMPLETED, begin, read_all, subscribers, text, text_of, until
+from tests.contract.reading import BOUND, COMPLETED, begin, read_all, subscribers, text, text_of, until
 
 
 async def test_entries_between_wake_ups_are_not_passed_over(
@@ -40,7 +44,7 @@ async def test_entries_between_wake_ups_are_not_passed_over(
         await redis.xadd(keys_of("c").stream, {"text": f"foreign {sequence} "})
         await handler.runs.append(attempt, sequence, [text(f"ours {sequence} ")])
     await handler.runs.append(attempt, 30, [COMPLETED])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         await reading
     stored: Any = await redis.xrange(keys_of("c").stream)
     assert [chunk.entry_id for chunk in seen] == [entry_id.decode() for entry_id, _ in stored]
@@ -115,3 +119,30 @@ async def test_calls_that_share_a_round_trip_are_apart(handler: RedisStreamRespo
     assert [place for place, outcome in enumerate(done) if isinstance(outcome, BaseException)] == [7]
     for number in (0, 6, 8, 119):
         assert text_of(await read_all(handler, f"c{number}")) == "x"
+
+
+async def test_who_leaves_while_redis_answers_is_let_go(
+    handler: RedisStreamResponseHandler, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancel that meets an answer of Redis, where the driver swallows it, ends the read all the same."""
+    attempt = await begin(handler, "c", "r")
+    await handler.runs.append(attempt, 0, [text("one ")])
+    acquire = StreamFollower.acquire
+
+    async def swallow_a_cancel(follower: StreamFollower, *given: Any, **named: Any) -> LiveStream:
+        live = await acquire(follower, *given, **named)
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return live
+
+    async def read() -> None:
+        async for _ in handler.read_stream("c"):
+            pass
+
+    monkeypatch.setattr(StreamFollower, "acquire", swallow_a_cancel)
+    reading = asyncio.create_task(read())
+    has_left, _ = await asyncio.wait({reading}, timeout=BOUND)
+    await cancel_and_wait({reading})
+    assert has_left, "it waits for what comes next"
+    await until(lambda: subscribers(redis, 0))

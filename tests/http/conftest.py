@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol
 
 import pytest
 
@@ -12,6 +14,13 @@ from tests.service import SLOW, Service, running_service
 
 STANDALONE = "standalone"
 _FOLDER = "tests/http/"
+
+
+class Hosts(Protocol):
+    """Services that run until the last test."""
+
+    def __call__(self, program: str, name: str, **settings: str) -> Service:
+        """The service of this name on a host; started at the first call."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -47,17 +56,28 @@ def program(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def service(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def all_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """One service of each kind, once a test has asked for it: files take turns with the hosts."""
+    started: dict[tuple[str, str], Service] = {}
+    with ExitStack() as stack:
+
+        def host(program: str, name: str, **settings: str) -> Service:
+            if (program, name) not in started:
+                running = running_service(tmp_path_factory.mktemp(name) / "data", program=program, **settings)
+                started[program, name] = stack.enter_context(running)
+            return started[program, name]
+
+        yield host
+
+
+@pytest.fixture(scope="module")
+def service(program: str, all_hosts: Hosts) -> Service:
     """One service of each host for all tests that leave it as they found it. Its model writes fast."""
-    data_dir = tmp_path_factory.mktemp("service") / "data"
     # Many tests ask for what is not there, and nothing here is flushed.
-    with running_service(data_dir, program=program, STREAM_APPEAR_TIMEOUT_SECONDS="0.5") as running:
-        yield running
+    return all_hosts(program, "service", STREAM_APPEAR_TIMEOUT_SECONDS="0.5")
 
 
-@pytest.fixture(scope="session")
-def slow_service(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def slow_service(program: str, all_hosts: Hosts) -> Service:
     """A service whose runs are in the middle of their answer for as long as a test lasts."""
-    data_dir = tmp_path_factory.mktemp("slow-service") / "data"
-    with running_service(data_dir, program=program, DEMO_MODEL_WORDS_PER_SECOND=SLOW) as running:
-        yield running
+    return all_hosts(program, "slow-service", DEMO_MODEL_WORDS_PER_SECOND=SLOW)

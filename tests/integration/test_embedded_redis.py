@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from redis.asyncio import Redis
@@ -25,6 +25,8 @@ from streaming.errors import SettingsError
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows-only stand-in: no server process")
 
+#: Seconds: less than what is waited for where something does not end by itself (``STOP_TIMEOUT``).
+AT_ONCE: Final = 8.0
 #: A service in a process of its own: starts the server, stores what it is told, says its processes' ids.
 SERVICE = """
 import asyncio, signal, sys
@@ -65,6 +67,11 @@ class Service:
         assert self.process.stdout is not None
         port, server_pid = self.process.stdout.readline().split()
         self.port, self.server_pid = int(port), int(server_pid)
+
+    def freeze(self) -> None:
+        """Stop it in its tracks."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def end(self, number: signal.Signals) -> None:
         """Send a signal to the service's process group, as a terminal does, and wait for its end."""
@@ -118,7 +125,7 @@ def is_running(pid: int) -> bool:
     return found is not None and found[0] != "Z"
 
 
-def wait_until_ended(pid: int, *, seconds: float = 5.0) -> None:
+def wait_until_ended(pid: int, *, seconds: float = 30.0) -> None:
     """Wait for a process that is not ours."""
     deadline = time.monotonic() + seconds
     while is_running(pid):
@@ -147,11 +154,11 @@ async def test_starts_a_real_server(data_dir: Path) -> None:
 
 
 @posix_only
-async def test_starts_within_a_second(data_dir: Path) -> None:
-    """A start takes well under a second."""
+async def test_starts_at_once(data_dir: Path) -> None:
+    """A start waits for nothing but the server: on a quiet machine it takes well under a second."""
     began = time.monotonic()
     async with EmbeddedRedis(data_dir):
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < AT_ONCE
 
 
 @posix_only
@@ -196,7 +203,7 @@ async def test_a_killed_service_takes_its_server_along(service: Service, data_di
     service.end(signal.SIGKILL)
     began = time.monotonic()
     async with EmbeddedRedis(data_dir) as server:
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < AT_ONCE
         assert await texts(server) == ["first"]
     wait_until_ended(service.server_pid)
 
@@ -204,12 +211,14 @@ async def test_a_killed_service_takes_its_server_along(service: Service, data_di
 @posix_only
 async def test_takes_over_from_a_server_without_a_guard(service: Service, data_dir: Path) -> None:
     """A server that lost service and guard to SIGKILL is stopped by the next start, its data intact."""
+    # Else it would see that its guard has ended, and end the server itself.
+    service.freeze()
     os.kill(guard_of(service.server_pid), signal.SIGKILL)
     service.end(signal.SIGKILL)
     assert is_running(service.server_pid)
     began = time.monotonic()
     async with EmbeddedRedis(data_dir) as server:
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < AT_ONCE
         assert not is_running(service.server_pid)
         assert await texts(server) == ["first"]
 

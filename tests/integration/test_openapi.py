@@ -21,10 +21,10 @@ from streaming.sse import ServerSentEventDecoder
 from tests.all_routes import ALL_ROUTES
 from tests.service import PATIENCE, ROOT, Service, running_service
 
-#: Requests for each operation and mode: together about 20 seconds.
-EXAMPLES: Final = 120
+#: Requests for each operation and mode: together about 15 seconds.
+EXAMPLES: Final = 60
 #: For those of a bridge, whose parts are simpler: together about 5 seconds.
-BRIDGE_EXAMPLES: Final = 40
+BRIDGE_EXAMPLES: Final = 25
 STREAM: Final = next(route for route in ALL_ROUTES if route.name == "stream")
 KEY: Final = "a-key-that-opens-everything"
 WITH_KEY: Final = {"x-functions-key": KEY}

@@ -20,7 +20,7 @@ from hosting.embedded.redis_server import find_server
 from tests.service import free_port
 
 #: Bounds the start of a topology and each failover, in seconds. Reached only by what hangs.
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 #: A node that is silent for so long (ms) is replaced: short, for short tests.
 NODE_TIMEOUT: Final = 1_000
 SERVICE: Final = "streams"

@@ -18,7 +18,7 @@ from bridges.audit_trail.store import Batch, Selection
 from bridges.audit_trail.writer import BATCH_EVENTS, BUFFER_EVENTS, TrailWriter
 
 THREAD = Thread("Agent", "c")
-BOUND = timedelta(seconds=10)
+BOUND = timedelta(seconds=30)
 
 
 class SlowStore(MemoryTrailStore):

@@ -27,6 +27,7 @@ from streaming.http.limits import (
     TimeLimit,
 )
 from streaming.http.messages import HttpResponse
+from tests.service import PATIENCE
 
 LIMITS: Final = LimitSettings(max_streams=3, max_streams_per_client=2, max_runs=2)
 LONG: Final = timedelta(minutes=1)
@@ -201,7 +202,7 @@ async def test_the_standalone_host_gives_places_back(
 
     app = _App(routes=[Route("/", handle, methods=[method])])
     scope = {"type": "http", "method": method, "path": "/", "headers": [], "query_string": b""}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await app(scope, receive, send)
     # What is left of the response holds its body still: it was closed, not only forgotten.
     assert load.streams == 0

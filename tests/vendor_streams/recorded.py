@@ -12,7 +12,7 @@ from streaming.entries import StreamChunk
 
 TTL: Final = timedelta(minutes=10)
 #: Nothing here takes a tenth of it; a hang is to fail, not to last.
-BOUND: Final = 15.0
+BOUND: Final = 30.0
 
 
 async def recorded(handler: RedisStreamResponseHandler, conversation: str) -> list[StreamChunk]:
