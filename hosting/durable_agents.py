@@ -21,8 +21,6 @@ from agent_framework_durabletask import (
     AgentSessionId,
     DurableAIAgentWorker,
 )
-from durabletask.azuremanaged.client import AsyncDurableTaskSchedulerClient
-from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker
 from durabletask.client import AsyncTaskHubGrpcClient
 from durabletask.entities import EntityInstanceId
 from durabletask.grpc_options import GrpcChannelOptions, GrpcWorkerResiliencyOptions
@@ -103,6 +101,9 @@ def _embedded_client(address: str) -> AsyncTaskHubGrpcClient:
 
 
 def _scheduler_worker(scheduler: SchedulerSettings) -> TaskHubGrpcWorker:
+    # Here and below: it brings Azure's SDK, a tenth of the time to start, which nothing else needs.
+    from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker  # noqa: PLC0415
+
     credential, _ = _credentials(scheduler)
     return DurableTaskSchedulerWorker(
         host_address=scheduler.endpoint,
@@ -116,6 +117,8 @@ def _scheduler_worker(scheduler: SchedulerSettings) -> TaskHubGrpcWorker:
 
 
 def _scheduler_client(scheduler: SchedulerSettings) -> AsyncTaskHubGrpcClient:
+    from durabletask.azuremanaged.client import AsyncDurableTaskSchedulerClient  # noqa: PLC0415
+
     _, credential = _credentials(scheduler)
     return AsyncDurableTaskSchedulerClient(
         host_address=scheduler.endpoint,

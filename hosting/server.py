@@ -103,6 +103,7 @@ def _leave_startup_alone() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, *LOOKS)
+    gc.enable()
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
