@@ -23,9 +23,11 @@ from streaming.settings import Settings
 STOP_GRACE: Final = timedelta(seconds=3)
 
 #: Objects that are made before Python looks for cycles among the young, and how many such looks come before
-#: one among the older. Chunks and tasks have none; Python's own 700 would look hundreds of times a second.
-YOUNG_OBJECTS: Final = 20_000
-LOOKS: Final = (20, 100)
+#: one among the older, and of those before one among all. Chunks have none, so to look as often as Python
+#: would (700, 10, 10) is for nothing; but a run leaves a thousand objects in cycles, nearly all of them its
+#: framework's, and to look much more seldom than this lets memory grow with every run.
+YOUNG_OBJECTS: Final = 10_000
+LOOKS: Final = (10, 5)
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
