@@ -16,7 +16,8 @@ from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id
 from streaming.reading.liveness import ProducerWatch
 from streaming.text_blocks import Part, TextBlock, block_of, chunks_of, parts_of
 
-#: Entries of a stream kept in memory for its readers; one that falls behind pages from Redis instead.
+#: Entries of a stream kept in memory while a reader does not have them; one that falls further behind pages
+#: from Redis instead.
 RING_ENTRIES: Final = 256
 
 #: What a wake-up carries: ids, and fields.
@@ -112,6 +113,7 @@ class LiveStream:
         # No timer of its own: thousands of readers would set and cancel one with each chunk.
         waiter = _Waiter(asyncio.get_running_loop(), timeout, take)
         self._waiters.append(waiter)
+        self._forget_if_all_wait()
         return waiter.woken
 
     def wake(self) -> None:
@@ -174,6 +176,15 @@ class LiveStream:
                 self._waiters.append(waiter)
             else:
                 waiter.wake(something_came=True)
+        self._forget_if_all_wait()
+
+    def _forget_if_all_wait(self) -> None:
+        """Keep nothing that all readers have: of thousands of streams it would be most of the memory."""
+        if self._batches and len(self._waiters) >= self.readers:
+            self._batches.clear()
+            self._entries = 0
+            self._newest, self._before_newest = [], None
+            self.start = self.tail
 
 
 def _parts(carried: list[Any], newest: EntryId) -> tuple[list[Part], int]:
