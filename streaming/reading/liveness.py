@@ -72,6 +72,18 @@ class ProducerCheck:
             _log.warning("run ended as interrupted: conversation=%s run=%s", *name)
         return settlement in (Settlement.SETTLED, Settlement.ENDED)
 
+    async def is_alive(self, state: RunState) -> bool:
+        """Whether the attempt that the caller saw still has its producer.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        settlement = await self._runs.settle(state, interrupted(), patience=timedelta(0), confirm=False)
+        if settlement is not Settlement.ALIVE:
+            return False
+        self._suspected.pop((state.conversation_id, state.run), None)
+        return True
+
     def _suspected_for(self, name: tuple[str, str], attempt: int) -> timedelta:
         """How long the attempt has seemed dead; from its first look on."""
         now = asyncio.get_running_loop().time()
@@ -108,6 +120,8 @@ class ProducerWatch:
         self._checked_at = float("-inf")
         self._missing = False
         self._over = False
+        #: The run in progress, as it was when it was last looked up.
+        self._in_progress: RunState | None = None
 
     async def is_over(self, restore: Restore | None) -> bool:
         """Whether nothing comes after what is stored: the run has ended, or its state is gone.
@@ -124,20 +138,29 @@ class ProducerWatch:
         return self._over
 
     async def _look(self, restore: Restore | None) -> bool:
+        # Nearly always; a third of the work of looking it up, and thousands of streams may be silent at once.
+        if self._in_progress is not None and await self._producers.is_alive(self._in_progress):
+            return False
+        self._in_progress = None
         conversation_id, run = self._conversation_id, self._run
         if run is not None:
             state = await self._runs.state(conversation_id, run)
             if state is not None:
                 self._missing = False
-                return await self._producers.ended(state, restore)
+                return await self._has_ended(state, restore)
             return await _try(restore, conversation_id, run) or self._is_missing_again()
         state = await self._runs.latest_run(conversation_id)
         if state is not None:
-            await self._producers.ended(state, restore)
+            await self._has_ended(state, restore)
         elif not await self._runs.stream_exists(conversation_id):
             return self._is_missing_again()
         self._missing = False
         return False
+
+    async def _has_ended(self, state: RunState, restore: Restore | None) -> bool:
+        has_ended = await self._producers.ended(state, restore)
+        self._in_progress = None if has_ended else state
+        return has_ended
 
     def _is_missing_again(self) -> bool:
         """One look is not enough: a producer makes its run known again soon after Redis has forgotten it."""
