@@ -50,11 +50,17 @@ DIRECT_WRITE: Final = "agent_stream.direct_write"
 
 def _direct_write(cycle: RequestResponseCycle) -> Callable[[bytes], bool]:
     transport, flow = cycle.transport, cycle.flow
+    is_first = True
 
     def write(piece: bytes) -> bool:
         """Write a piece as ``send`` would; ``False``: not now, since ``send`` would wait or do otherwise."""
+        nonlocal is_first
         if flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
             return False
+        if is_first:
+            # Else uvloop sends it at the loop's next turn, and a thousand clients wait for the last of them.
+            transport.set_write_buffer_limits(0)
+            is_first = False
         transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return True
 
