@@ -67,6 +67,23 @@ def _direct_write(cycle: RequestResponseCycle) -> Callable[[bytes], bool]:
     return write
 
 
+class _Seen:
+    """What a connection has brought.
+
+    Apart from the protocol: with these it had so many attributes that each needed a dictionary of a kilobyte.
+    """
+
+    __slots__ = ("head", "head_timer", "is_too_large", "unfinished")
+
+    def __init__(self) -> None:
+        #: Bytes that the parser took since it last told of something whole: it keeps them.
+        self.unfinished = 0
+        #: Of the message's line and headers, as far as they are known.
+        self.head = 0
+        self.is_too_large = False
+        self.head_timer: asyncio.TimerHandle | None = None
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses heads and trailers over the limit with 431, before they are whole, and closes."""
 
@@ -75,12 +92,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Watch from the first moment."""
         super().connection_made(transport)
-        #: Bytes that the parser took since it last told of something whole: it keeps them.
-        self._unfinished = 0
-        #: Of the message's line and headers, as far as they are known.
-        self._head = 0
-        self._is_too_large = False
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._seen = _Seen()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -90,22 +102,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what comes, unless too much of it is unfinished."""
-        if self._is_too_large:
+        if self._seen.is_too_large:
             return
-        self._unfinished += len(data)
+        self._seen.unfinished += len(data)
         super().data_received(data)
         # Before the first request it is None, whatever its type says.
         cycle = cast("RequestResponseCycle | None", self.cycle)
-        if self._head_timer is None and (cycle is None or cycle.response_complete):
+        if self._seen.head_timer is None and (cycle is None or cycle.response_complete):
             # Whatever came, empty lines for example: uvicorn has stopped its own clock for it.
             self._await_head()
-        if self._unfinished > self.max_header_bytes and not self.transport.is_closing():
+        if self._seen.unfinished > self.max_header_bytes and not self.transport.is_closing():
             self._refuse()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._head = 0
+        self._seen.head = 0
         self._await_head()
 
     def on_url(self, url: bytes) -> None:
@@ -120,48 +132,48 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._unfinished = 0
+        self._seen.unfinished = 0
         self._stop_waiting()
         super().on_headers_complete()
         self.scope["extensions"] = {DIRECT_WRITE: {"write": _direct_write(self.cycle)}}
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, which is bounded where it is read."""
-        self._unfinished = 0
+        self._seen.unfinished = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        self._unfinished = 0
+        self._seen.unfinished = 0
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refused; also what it refused because we did."""
-        if self._is_too_large:
+        if self._seen.is_too_large:
             self._refuse()
         else:
             super().send_400_response(msg)
 
     def _count(self, size: int) -> None:
-        self._head += size
-        if self._head > self.max_header_bytes:
-            self._is_too_large = True
+        self._seen.head += size
+        if self._seen.head > self.max_header_bytes:
+            self._seen.is_too_large = True
             # The parser stops at it, and uvicorn answers.
             raise ValueError
 
     def _refuse(self) -> None:
-        self._is_too_large = True
+        self._seen.is_too_large = True
         self.transport.write(_TOO_LARGE)
         self.transport.close()
 
     def _await_head(self) -> None:
         self._stop_waiting()
-        self._head_timer = self.loop.call_later(HEAD_PATIENCE.total_seconds(), self._give_up)
+        self._seen.head_timer = self.loop.call_later(HEAD_PATIENCE.total_seconds(), self._give_up)
 
     def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._seen.head_timer is not None:
+            self._seen.head_timer.cancel()
+            self._seen.head_timer = None
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
@@ -72,7 +71,7 @@ class LiveStream:
         self.watches: dict[str | None, ProducerWatch] = {}
         self.preparing = asyncio.Lock()
         #: As they came: the last id of each batch, how many entries it has, and the batch.
-        self._batches: deque[tuple[EntryId, int, list[Part]]] = deque()
+        self._batches: list[tuple[EntryId, int, list[Part]]] = []
         self._entries = 0
         #: The newest batch, and the entry before it.
         self._newest: list[Part] = []
@@ -161,7 +160,7 @@ class LiveStream:
         self._batches.append((newest, size, parts))
         self._entries += size
         while self._entries > RING_ENTRIES and len(self._batches) > 1:
-            self.start, gone, _ = self._batches.popleft()
+            self.start, gone, _ = self._batches.pop(0)
             self._entries -= gone
         if len(parts) == 1 and isinstance(parts[0], TextBlock):
             self._offer(parts[0])
