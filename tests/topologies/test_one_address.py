@@ -18,7 +18,7 @@ from redis.exceptions import ClusterCrossSlotError
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.identifiers import keys_of
-from tests.service import connect_http, finished_run, read_events, running_service, text_of
+from tests.service import connect_http, finished_run, free_port, read_events, running_service, text_of
 from tests.topologies.servers import PATIENCE, SLOTS, answers, ask, start_server, valkey, wait_for
 
 CONVERSATIONS = [f"c{number}" for number in range(3)]
@@ -27,7 +27,9 @@ CONVERSATIONS = [f"c{number}" for number in range(3)]
 @pytest.fixture
 async def url(tmp_path: Path) -> AsyncIterator[str]:
     """Where the one address is."""
-    server = start_server(valkey(), tmp_path / "redis", "--cluster-enabled", "yes", "--cluster-port", "0")
+    # Its own choice, 10,000 above the other one, may be somebody's.
+    bus = ("--cluster-port", str(free_port()))
+    server = start_server(valkey(), tmp_path / "redis", "--cluster-enabled", "yes", *bus)
     try:
         await wait_for(lambda: answers(server.port), "the server answers")
         await ask(server.port, "CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
