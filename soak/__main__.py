@@ -94,7 +94,8 @@ def main() -> int:
 def _options() -> Options:
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("SOAK_SECONDS", "300")))
-    parser.add_argument("--conversations", type=int, default=200)
+    # What two cores can do with four readers for each run.
+    parser.add_argument("--conversations", type=int, default=60)
     parser.add_argument("--readers", type=int, default=2, help="raw ones of each run")
     parser.add_argument("--pause", type=float, default=8, help="seconds between faults, on average")
     parser.add_argument("--words-per-second", default="10", help="of the demo model")
