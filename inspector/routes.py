@@ -6,8 +6,6 @@ no part of the wire contract, and may change.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +18,7 @@ from inspector.trouble import explain
 from streaming.http.access import Needs
 from streaming.http.endpoints import Endpoints
 from streaming.http.messages import HttpRequest, HttpResponse, json_response, parse_flag
+from streaming.http.pages import whole_page
 from streaming.http.routes import Route
 from streaming.identifiers import check_conversation_id
 from streaming.settings import Settings
@@ -30,7 +29,6 @@ LISTED: Final = 200
 MOST_KEYS: Final = 5_000
 #: Entries of a stream that the page looks at: some hundred milliseconds' work. The command looks at all.
 MOST_ENTRIES: Final = 20_000
-_FOLDER: Final = Path(__file__).with_name("page")
 _NO_STORE: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -64,37 +62,13 @@ async def inspect_conversation(endpoints: Endpoints, request: HttpRequest) -> Ht
     return json_response(200, {**content, "is_whole": examined.is_whole}, _NO_STORE)
 
 
-def _read(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8").strip()
-
-
-def _compose() -> HttpResponse:
-    style, script = _read("inspect.css"), _read("inspect.js")
-    page = _read("inspect.html").replace("{{style}}", style).replace("{{script}}", script)
-    # Nothing runs but exactly this script, it reaches nothing but its own service, and makes no markup.
-    policy = (
-        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    )
-    headers = {
-        "content-type": "text/html; charset=utf-8",
-        "content-security-policy": policy,
-        "cross-origin-opener-policy": "same-origin",
-        # Its address may hold a key.
-        "referrer-policy": "no-referrer",
-        **_NO_STORE,
-    }
-    return HttpResponse(200, headers, page.encode())
-
-
-def _digest(text: str) -> str:
-    """As a content security policy names what may run: https://www.w3.org/TR/CSP3/#grammardef-hash-source."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-#: Read when the module is loaded: no request waits for a file.
-_PAGE: Final = _compose()
+_PAGE: Final = whole_page(
+    Path(__file__).with_name("page"),
+    "inspect",
+    # Its script makes no markup.
+    directives=("require-trusted-types-for 'script'", "trusted-types 'none'"),
+    headers={"cross-origin-opener-policy": "same-origin"},
+)
 
 INSPECT_ROUTES: Final = (
     Route("GET", "/api/inspect", inspect_page, Needs.KEY),
