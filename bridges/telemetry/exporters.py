@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from bridges.telemetry.settings import AZURE_MONITOR, TelemetrySettings
@@ -23,13 +24,8 @@ def span_exporters(settings: TelemetrySettings) -> list[SpanExporter]:
     Raises:
         SettingsError: a setting asks for a package that is not installed, or that refuses it.
     """
-    exporters: list[SpanExporter] = []
-    if settings.otlp_traces:
-        exporters.append(_imported("OTEL_EXPORTER_OTLP_ENDPOINT", _otlp_spans))
-    if settings.azure_monitor is not None:
-        connection = settings.azure_monitor
-        exporters.append(_imported(AZURE_MONITOR, lambda: _azure_spans(connection)))
-    return exporters
+    otlp = _otlp_spans if settings.otlp_traces else None
+    return _exporters(otlp, _azure_spans, settings.azure_monitor)
 
 
 def metric_exporters(settings: TelemetrySettings) -> list[MetricExporter]:
@@ -38,12 +34,18 @@ def metric_exporters(settings: TelemetrySettings) -> list[MetricExporter]:
     Raises:
         SettingsError: a setting asks for a package that is not installed, or that refuses it.
     """
-    exporters: list[MetricExporter] = []
-    if settings.otlp_metrics:
-        exporters.append(_imported("OTEL_EXPORTER_OTLP_ENDPOINT", _otlp_metrics))
-    if settings.azure_monitor is not None:
-        connection = settings.azure_monitor
-        exporters.append(_imported(AZURE_MONITOR, lambda: _azure_metrics(connection)))
+    otlp = _otlp_metrics if settings.otlp_metrics else None
+    return _exporters(otlp, _azure_metrics, settings.azure_monitor)
+
+
+def _exporters(
+    otlp: Callable[[], _T] | None, azure: Callable[[str], _T], azure_connection: str | None
+) -> list[_T]:
+    exporters: list[_T] = []
+    if otlp is not None:
+        exporters.append(_imported("OTEL_EXPORTER_OTLP_ENDPOINT", otlp))
+    if azure_connection is not None:
+        exporters.append(_imported(AZURE_MONITOR, partial(azure, azure_connection)))
     return exporters
 
 
