@@ -73,9 +73,6 @@ class LiveStream:
         #: As they came: the last id of each batch, how many entries it has, and the batch.
         self._batches: list[tuple[EntryId, int, list[Part]]] = []
         self._entries = 0
-        #: The newest batch, and the entry before it.
-        self._newest: list[Part] = []
-        self._before_newest: EntryId | None = None
         #: ``tail`` as text.
         self._tail_text = str(FIRST)
         self._waiters: list[_Waiter] = []
@@ -91,11 +88,12 @@ class LiveStream:
 
     def after(self, cursor: EntryId) -> list[Part]:
         """The entries after a cursor that is covered."""
-        if cursor == self._before_newest:
-            # Where almost all readers are.
-            return self._newest
-        if cursor >= self.tail:
+        if not self._batches or cursor >= self.tail:
             return []
+        before_newest = self._batches[-2][0] if len(self._batches) > 1 else self.start
+        if cursor == before_newest:
+            # Where almost all readers are.
+            return self._batches[-1][2]
         batches = [parts for last, _, parts in self._batches if last > cursor]
         # The cursor may lie inside of it.
         begun = [chunk for chunk in chunks_of(batches[0]) if chunk.id > cursor]
@@ -155,7 +153,6 @@ class LiveStream:
         self._add([*entries], len(entries), newest.id, str(newest.id))
 
     def _add(self, parts: list[Part], size: int, newest: EntryId, text: str) -> None:
-        self._before_newest, self._newest = self.tail, parts
         self.tail, self._tail_text = newest, text
         self._batches.append((newest, size, parts))
         self._entries += size
@@ -182,7 +179,6 @@ class LiveStream:
         if self._batches and len(self._waiters) >= self.readers:
             self._batches.clear()
             self._entries = 0
-            self._newest, self._before_newest = [], None
             self.start = self.tail
 
 

@@ -55,7 +55,7 @@ class ProducerCheck:
         if state.status.is_terminal:
             return True
         name = (state.conversation_id, state.run)
-        settlement = await self._runs.settle(state, interrupted(), patience=timedelta(0), confirm=False)
+        settlement = await self._look_at(state)
         if settlement is Settlement.LAPSED:
             suspected_for = self._suspected_for(name, state.attempt)
             restored = await _try(restore, *name)
@@ -78,11 +78,14 @@ class ProducerCheck:
         Raises:
             RedisError: Redis does not answer.
         """
-        settlement = await self._runs.settle(state, interrupted(), patience=timedelta(0), confirm=False)
-        if settlement is not Settlement.ALIVE:
-            return False
-        self._suspected.pop((state.conversation_id, state.run), None)
-        return True
+        is_alive = await self._look_at(state) is Settlement.ALIVE
+        if is_alive:
+            self._suspected.pop((state.conversation_id, state.run), None)
+        return is_alive
+
+    async def _look_at(self, state: RunState) -> Settlement:
+        """Whether it would be ended now, at the end of its lease."""
+        return await self._runs.settle(state, interrupted(), patience=timedelta(0), confirm=False)
 
     def _suspected_for(self, name: tuple[str, str], attempt: int) -> timedelta:
         """How long the attempt has seemed dead; from its first look on."""

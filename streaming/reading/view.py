@@ -53,12 +53,13 @@ class View:
         return []
 
     def is_next(self, block: TextBlock) -> bool:
-        """Whether a block goes on where the last entry of its run ended, and is shown as it is."""
-        return (
-            block.run is not None
-            and self._run in (None, block.run)
-            and self._expected.get(block.run) == (block.attempt, block.first_sequence)
-        )
+        """Whether a block is one to show, as it is."""
+        return self._run in (None, block.run) and self._goes_on(block)
+
+    def _goes_on(self, block: TextBlock) -> bool:
+        """Whether it begins where the last entry of its run ended, so far as that is known."""
+        begins = (block.attempt, block.first_sequence)
+        return block.run is None or self._expected.get(block.run, begins) == begins
 
     def pass_over(self, block: TextBlock) -> None:
         """Stand behind a block that is the next, and was shown."""
@@ -84,15 +85,12 @@ class View:
         """Show a block as a whole, where each of its chunks would be shown."""
         if self._run not in (None, block.run):
             self.cursor = block.last
-            return
-        if block.run is not None:
-            begins = (block.attempt, block.first_sequence)
-            if self._expected.get(block.run, begins) != begins:
-                for chunk in block:
-                    self._show_chunk(chunk, shown)
-                return
-        self.pass_over(block)
-        shown.append(block)
+        elif self._goes_on(block):
+            self.pass_over(block)
+            shown.append(block)
+        else:
+            for chunk in block:
+                self._show_chunk(chunk, shown)
 
     def _show_chunk(self, chunk: StreamChunk, shown: list[Part]) -> bool:
         """Show a chunk, if it is to be shown; whether it ends its run."""
