@@ -147,9 +147,9 @@ class Program:
 
     def cpu_of_each(self) -> list[float]:
         """Of each process, itself first; by the kernel's account, threads included."""
-        processes = [self.pid]
+        processes, parents = [self.pid], _parents()
         for pid in processes:
-            processes += [child for child, parent in _parents().items() if parent == pid]
+            processes += [child for child, parent in parents.items() if parent == pid]
         return [_cpu_of(pid) for pid in processes]
 
     def memory(self) -> int:

@@ -135,6 +135,13 @@ class Service:
         """What it has logged."""
         return self.log_path.read_text(encoding="utf-8")
 
+    @property
+    def memory(self) -> int:
+        """What it holds in memory, in bytes, as Linux has it."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+        return int(line.split()[1]) * 1_024
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; the exit status. Stopping it again does nothing."""
         self.process.send_signal(number)

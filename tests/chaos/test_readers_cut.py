@@ -131,12 +131,6 @@ async def test_a_thousand_readers_resumed_while_the_run_writes(tmp_path: Path) -
         await read_cut_at_random(service, MANY_READERS)
 
 
-def memory_mb(pid: int) -> float:
-    """A process's resident memory."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux-only: reads /proc")
 async def test_slow_readers_beside_fast_ones(service: Service, writer: RedisStreamResponseHandler) -> None:
     """Readers that hardly read a 10 MB answer cost little memory, hold nobody back, and lose nothing."""
@@ -151,13 +145,13 @@ async def test_slow_readers_beside_fast_ones(service: Service, writer: RedisStre
         headers = {"accept": "text/plain"}
         return [RawResponse(service, stream_path("large"), headers, receive_buffer=4_096) for _ in range(20)]
 
-    before = memory_mb(service.process.pid)
+    before = service.memory
     slow = await asyncio.to_thread(open_slowly)
     bodies = [await asyncio.to_thread(response.read, 1_000) for response in slow]
     fast = await asyncio.to_thread(RawResponse, service, stream_path("large"), {"accept": "text/plain"})
     assert await asyncio.to_thread(fast.rest) == expected
     # Twenty whole answers would be 200 MB.
-    assert memory_mb(service.process.pid) - before < 150
+    assert service.memory - before < 150 * 1_048_576
     rest = await asyncio.gather(*(asyncio.to_thread(response.rest) for response in slow[:3]))
     assert [body + more for body, more in zip(bodies, rest, strict=False)] == [expected] * 3
     for response in slow:

@@ -102,14 +102,19 @@ async def open_chat(page: Page, url: str) -> Traffic:
     return traffic
 
 
+async def ask_until_pushed(page: Page, traffic: Traffic) -> None:
+    """Ask, and wait until the page is in the middle of an answer that comes by pushes."""
+    await say(page, TRIP)
+    await has_words(page, 20)
+    await traffic.is_pushed()
+
+
 async def test_an_answer_is_pushed(browser: Browser, tmp_path: Path) -> None:
     """Pushes alone bring the rest of an answer, tool calls too; a second turn and a reload show the same."""
     async with pushing(tmp_path) as parts, browsing(browser) as tabs:
         page = await tabs.new_page()
         traffic = await open_chat(page, parts.service.url)
-        await say(page, TRIP)
-        await has_words(page, 20)
-        await traffic.is_pushed()
+        await ask_until_pushed(page, traffic)
         await page.route("**/api/agent/stream/**", lambda route: route.abort())
         await has_state(page, "done")
         await page.unroute_all()
@@ -131,9 +136,7 @@ async def test_a_dropped_websocket(browser: Browser, tmp_path: Path) -> None:
     async with pushing(tmp_path) as parts, browsing(browser) as tabs:
         page = await tabs.new_page()
         traffic = await open_chat(page, parts.service.url)
-        await say(page, TRIP)
-        await has_words(page, 20)
-        await traffic.is_pushed()
+        await ask_until_pushed(page, traffic)
         heard = len(traffic.frames)
         assert parts.cable.cut() >= 1
 
@@ -237,9 +240,7 @@ async def test_offline_and_online(browser: Browser, tmp_path: Path) -> None:
     ):
         page = await tabs.new_page()
         traffic = await open_chat(page, proxy.url)
-        await say(page, TRIP)
-        await has_words(page, 20)
-        await traffic.is_pushed()
+        await ask_until_pushed(page, traffic)
         await tabs.set_offline(True)
         parts.cable.cut()
         proxy.cut_all()
@@ -264,9 +265,7 @@ async def test_expired_tokens(browser: Browser, tmp_path: Path) -> None:
         await page.goto(f"{parts.service.url}/api/chat/icon.svg")
         await page.evaluate("token => sessionStorage.setItem('agent-chat:user', token)", f'"{expired}"')
         traffic = await open_chat(page, parts.service.url)
-        await say(page, TRIP)
-        await has_words(page, 20)
-        await traffic.is_pushed()
+        await ask_until_pushed(page, traffic)
         assert await page.evaluate("sessionStorage.getItem('agent-chat:user')") != f'"{expired}"'
         first = traffic.sockets[0].url
         query = dict(httpx.URL(first).params)
@@ -299,9 +298,7 @@ async def test_a_key_stays_with_its_service(browser: Browser, tmp_path: Path) ->
         await page.locator("#key-value").fill(SECRET)
         await page.keyboard.press("Enter")
         await page.locator("#key").wait_for(state="hidden")
-        await say(page, TRIP)
-        await has_words(page, 20)
-        await traffic.is_pushed()
+        await ask_until_pushed(page, traffic)
         await has_state(page, "done")
         parts.http.headers["x-functions-key"] = SECRET
         await assert_shows(page, (await durable_answer(parts.http, page))["response"])
@@ -317,9 +314,7 @@ async def test_a_signalr_service_that_forgets(browser: Browser, tmp_path: Path) 
     async with pushing(tmp_path, DEMO_MODEL_WORDS_PER_SECOND="20") as parts, browsing(browser) as tabs:
         page = await tabs.new_page()
         traffic = await open_chat(page, parts.service.url)
-        await say(page, TRIP)
-        await has_words(page, 20)
-        await traffic.is_pushed()
+        await ask_until_pushed(page, traffic)
         port = parts.emulator.port
         await parts.emulator.__aexit__(None, None, None)
         parts.cable.cut()
@@ -338,9 +333,7 @@ async def test_a_forgotten_member(browser: Browser, tmp_path: Path) -> None:
     async with pushing(tmp_path, DEMO_MODEL_WORDS_PER_SECOND="20") as parts, browsing(browser) as tabs:
         page = await tabs.new_page()
         traffic = await open_chat(page, parts.service.url)
-        await say(page, TRIP)
-        await has_words(page, 20)
-        await traffic.is_pushed()
+        await ask_until_pushed(page, traffic)
         hub = parts.emulator._hubs.get("travel")
         conversation = await conversation_of(page)
         [connection] = hub.in_group(conversation)
@@ -359,9 +352,7 @@ async def test_killed_and_restarted_service(browser: Browser, tmp_path: Path) ->
         async with browsing(browser) as tabs:
             page = await tabs.new_page()
             traffic = await open_chat(page, service.url)
-            await say(page, TRIP)
-            await has_words(page, 20)
-            await traffic.is_pushed()
+            await ask_until_pushed(page, traffic)
             service.stop(signal.SIGKILL)
             await page.locator("#connection[data-state=waiting]").wait_for()
             with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND=PACE, **settings) as again:

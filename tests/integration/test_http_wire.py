@@ -29,13 +29,6 @@ STREAM: Final = b"GET /api/agent/stream/"
 ENDLESS: Final = 64 * 1_048_576
 
 
-def memory_bytes(service: Service) -> int:
-    """What the service holds in memory."""
-    status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
-    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) * 1_024
-
-
 # ── Heads ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -76,11 +69,11 @@ def test_heads_within_the_limit(service: Service) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not tell: Linux-only")
 def test_what_never_ends_is_not_collected(service: Service, beginning: bytes) -> None:
     """Whatever part of a request goes on for ever, the service closes early and keeps nothing of it."""
-    before = memory_bytes(service)
+    before = service.memory
     received = exchange(service.address, beginning + b"a" * ENDLESS, ends=False)
     # The answer may be lost: closing a connection on which more is coming resets it.
     assert set(answers_of(received)) <= {400, 431}
-    assert memory_bytes(service) - before < ENDLESS / 4
+    assert service.memory - before < ENDLESS / 4
     assert httpx.get(f"{service.url}/api/health", trust_env=False).status_code == 200
 
 

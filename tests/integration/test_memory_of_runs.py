@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.service import Service, connect_http, finished_run, running_service
+from tests.service import connect_http, finished_run, running_service
 
 WARM_UP: Final = 300
 RUNS: Final = 700
@@ -18,13 +18,6 @@ AT_ONCE: Final = 10
 #: More than the garbage that is there at any time, and a half of what was kept of so many runs when nobody
 #: looked for it.
 LIMIT_MB: Final = 60
-
-
-def memory_mb(service: Service) -> float:
-    """Its resident memory."""
-    status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
-    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) / 1_024
 
 
 async def run_many(http: httpx.AsyncClient, name: str, count: int) -> None:
@@ -45,7 +38,7 @@ async def test_memory_does_not_grow_with_each_run(tmp_path: Path) -> None:
     with running_service(tmp_path / "data", DEMO_MODEL_WORDS_PER_SECOND="100000") as service:
         async with connect_http(service) as http:
             await run_many(http, "first", WARM_UP)
-            before = memory_mb(service)
+            before = service.memory
             await run_many(http, "then", RUNS)
-            grown = memory_mb(service) - before
-    assert grown < LIMIT_MB
+            grown = service.memory - before
+    assert grown < LIMIT_MB * 1_048_576
