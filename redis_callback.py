@@ -158,7 +158,10 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         control = run.control
         try:
             for entry in entries:
-                await self._put(run, entry)
+                try:
+                    await run.put(entry)
+                except (RunLost, SequenceGap) as lost:
+                    await self._write_again(run, lost)
         except WriterRefused as refused:
             _log.warning("run stopped, %s: %s", refused.code, control)
             run.end(SUPERSEDED)
@@ -179,15 +182,9 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         if self._leases is not None:
             self._leases.release(control.conversation_id, control.run, control)
 
-    async def _put(self, run: _RunStream, entry: NewEntry) -> None:
-        lost: WriterRefused
-        try:
-            await run.put(entry)
-            return
-        except (RunLost, SequenceGap) as refused:
-            lost = refused
+    async def _write_again(self, run: _RunStream, lost: WriterRefused) -> None:
+        """The store forgot what it had acknowledged (flushed, or a failover); nothing is lost here yet."""
         for _ in range(REWRITES):
-            # The store forgot what it had acknowledged (flushed, or a failover): nothing is lost here yet.
             _log.warning("stream is written again, %s: %s", lost.code, run.control)
             try:
                 await run.write_again(await self._new_writer(run.control, run.agent, run.forgotten))
@@ -221,21 +218,23 @@ class _RunStream:
     async def put(self, entry: NewEntry) -> None:
         """Hand an entry to the writer; wait until the terminal is in Redis."""
         self._put.append(entry)
-        await self._hand_over(entry)
+        await self._writer.put(entry)
+        if entry.status is not None:
+            await self._has_ended(entry)
 
     async def write_again(self, writer: RunWriter) -> None:
         """Write all of it with another attempt, whose ``reset`` told readers to discard what they have."""
         writer.carry_on(self._writer)
         self._writer = writer
         for entry in self._put:
-            await self._hand_over(entry)
+            await self._writer.put(entry)
+            if entry.status is not None:
+                await self._has_ended(entry)
 
-    async def _hand_over(self, entry: NewEntry) -> None:
-        await self._writer.put(entry)
-        if entry.status is not None:
-            await self._writer.flush()
-            self.has_ended = True
-            self.end(entry.status.value, code=entry.code or "")
+    async def _has_ended(self, terminal: NewEntry) -> None:
+        await self._writer.flush()
+        self.has_ended = True
+        self.end(terminal.status.value if terminal.status else "", code=terminal.code or "")
 
     def end(self, outcome: str, code: str = "") -> None:
         """Tell how it ended. Doing it again does nothing."""

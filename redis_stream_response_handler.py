@@ -68,7 +68,7 @@ class RedisStreamResponseHandler:
         self.runs: Final = RunStore(
             redis_client, stream_ttl, wait_replicas=wait_replicas, telemetry=telemetry
         )
-        self.reader: Final = StreamReader(redis_client, self.runs, dead_after=dead_after)
+        self.reader: Final = StreamReader(self.runs, dead_after=dead_after)
 
     async def __aenter__(self) -> Self:
         """Enter; nothing is opened before it is needed."""

@@ -172,7 +172,7 @@ class Inspector:
         conversation_id = check_conversation_id(self._source)
         run = check_run_id(options.run) if options.run is not None else None
         async with connected(self._settings) as connection:
-            reader = reader_that_only_looks(connection.redis, connection.runs)
+            reader = reader_that_only_looks(connection.runs)
             teller = _Teller(self._screen, options, self._write)
             events = follow(
                 connection.runs,

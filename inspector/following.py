@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from inspector.timeline import RunTimeline, Step, TimelineBuilder
@@ -100,9 +99,9 @@ class _OnlyLooks(ProducerCheck):
         return state.status.is_terminal
 
 
-def reader_that_only_looks(redis: Redis, runs: RunStore) -> StreamReader:
+def reader_that_only_looks(runs: RunStore) -> StreamReader:
     """A reader that changes nothing, whatever has become of a run's producer."""
-    return StreamReader(redis, runs, producers=_OnlyLooks(runs, timedelta(0)))
+    return StreamReader(runs, producers=_OnlyLooks(runs, timedelta(0)))
 
 
 async def _records(runs: RunStore, conversation_id: str, run: str | None) -> list[RunRecord]:

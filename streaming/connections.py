@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final, cast
 
-import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from streaming.cluster_client import ClusterClient, SubscriptionPool
 from streaming.redis_address import RedisAddress, Topology, parse_redis_address
@@ -93,87 +85,6 @@ async def execute_together(redis: Redis, key: str, *commands: tuple[Any, ...]) -
         for command in commands:
             _ = pipeline.execute_command(*command)
         return list(await pipeline.execute(raise_on_error=False))
-
-
-async def exchange(redis: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """``execute_together`` for one server and many commands, past what the driver does for each of them.
-
-    Raises:
-        RedisError: Redis is away; commands may have been executed.
-    """
-    if type(redis) is not Redis:
-        # A cluster, or a stand-in that has no wire.
-        return await execute_together(redis, "", *commands)
-    packed = b"".join([hiredis.pack_command(command) for command in commands])
-
-    async def send() -> list[Any]:
-        connection = await redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-        try:
-            return await _exchange(connection, packed, len(commands))
-        finally:
-            await redis.connection_pool.release(connection)
-
-    async def begin_anew(_error: Exception) -> None:
-        """The next try has a connection of its own."""
-
-    retry = redis.get_retry()
-    return await (retry.call_with_retry(send, begin_anew) if retry is not None else send())
-
-
-async def _exchange(connection: AbstractConnection, packed: bytes, count: int) -> list[Any]:
-    replies: list[Any] = []
-    try:
-        await connection.send_packed_command(packed)
-        # One time limit for all of them.
-        async with asyncio.timeout(COMMAND_TIMEOUT.total_seconds()):
-            while len(replies) < count:
-                try:
-                    replies.append(
-                        await connection.read_response(timeout=math.inf, disconnect_on_error=False)
-                    )
-                except ResponseError as refused:
-                    replies.append(refused)
-                if connection.protocol == _RESP2:
-                    # Over RESP3 other things may come between.
-                    replies += _at_hand(connection)
-    except TimeoutError as error:
-        raise RedisTimeoutError("Redis does not answer.") from error
-    finally:
-        if len(replies) < count:
-            # Replies that are still to come belong to nobody.
-            await connection.disconnect(nowait=True)
-    return replies
-
-
-async def next_replies(connection: AbstractConnection) -> list[Any]:
-    """Wait for what comes next on a subscription's connection, and take all that came with it.
-
-    Raises:
-        RedisError: the connection is lost, or Redis refused something.
-    """
-    # Without ``push_request`` the driver keeps messages to itself where it speaks RESP3.
-    first = await connection.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
-    replies = [first, *_at_hand(connection)]
-    for reply in replies:
-        if isinstance(reply, RedisError):
-            raise reply
-    return replies
-
-
-def _at_hand(connection: AbstractConnection) -> Iterator[Any]:
-    """Replies that the driver's parser has already, errors too: to ask for each costs four times as much.
-
-    What Redis sends unasked, over RESP3, is among them.
-    """
-    parser = getattr(getattr(connection, "_parser", None), "_reader", None)
-    while isinstance(parser, hiredis.Reader) and parser.has_data():
-        reply = parser.gets()
-        if type(reply) is object:
-            # The driver's word for a reply that is not all there yet.
-            return
-        if isinstance(reply, RedisConnectionError):
-            raise reply
-        yield reply
 
 
 def is_cluster(redis: Redis) -> bool:

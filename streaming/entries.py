@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from streaming.identifiers import EntryId, parse_entry_id
 
 
@@ -90,9 +92,11 @@ class StreamChunk:
         return self.is_done or self.error is not None
 
 
-@dataclass(frozen=True, slots=True)
-class NewEntry:
-    """An entry on its way into the stream. The store adds the sequence, the run and the attempt."""
+class NewEntry(msgspec.Struct, frozen=True, gc=False):
+    """An entry on its way into the stream. The store adds the sequence, the run and the attempt.
+
+    A run keeps all of its entries to its end, so the garbage collector is not to look at them.
+    """
 
     timestamp: int
     text: str = ""

@@ -106,16 +106,24 @@ class _Agent:
 def _handler(redis_url: str, stored: Callable[[NewEntry], None] | None) -> RedisStreamResponseHandler:
     handler = RedisStreamResponseHandler(connect(redis_url), _TTL)
     if stored is not None:
-        append = handler.runs.append
+        send_append = handler.runs.send_append
 
-        async def timed_append(attempt: Attempt, first: int, entries: list[NewEntry]) -> Appended:
-            appended = await append(attempt, first, entries)
-            for entry in entries:
-                stored(entry)
-            return appended
+        def timed_append(
+            attempt: Attempt,
+            first: int,
+            entries: list[NewEntry],
+            on_outcome: Callable[[Appended | Exception], None],
+        ) -> None:
+            def take(outcome: Appended | Exception) -> None:
+                if isinstance(outcome, Appended):
+                    for entry in entries:
+                        stored(entry)
+                on_outcome(outcome)
+
+            send_append(attempt, first, entries, take)
 
         # Whoever appends through the store is timed, from the chunk's own stamp to the reply of Redis.
-        vars(handler.runs)["append"] = timed_append
+        vars(handler.runs)["send_append"] = timed_append
     return handler
 
 

@@ -92,7 +92,8 @@ class ConversationAuditTrail(AgentResponseCallbackProtocol):
 
 def new_execution() -> str:
     """Name an execution so that one that begins later has a greater name."""
-    return f"{_now():015d}-{new_id()}"
+    # A run may be executed again within a millisecond.
+    return f"{time.time_ns():020d}-{new_id()}"
 
 
 class _RunTrail:

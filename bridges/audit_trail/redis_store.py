@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from bridges.audit_trail.events import EventType, StoredEvent, Thread, TrailEvent
 from bridges.audit_trail.settings import AuditTrailSettings
 from bridges.audit_trail.store import Batch, Selection
-from streaming.connections import execute_together
+from streaming.commands import Commands, checked
 from streaming.entries import to_json
 from streaming.identifiers import EntryId, keys_of, parse_entry_id
 from streaming.store.scripts import Scripts
@@ -35,7 +35,8 @@ class RedisTrailStore:
             run_timeout: The longest run: so long a deleted run's events may come late.
         """
         self._redis = redis
-        self._scripts = Scripts(redis, folder=_FOLDER)
+        self._commands = Commands(redis)
+        self._scripts = Scripts(self._commands, folder=_FOLDER)
         self._max_events = settings.max_events
         self._ttl = _milliseconds(settings.ttl)
         self._deleted_ttl = _milliseconds(settings.ttl + run_timeout)
@@ -79,13 +80,10 @@ class RedisTrailStore:
     async def is_settled(self, thread: Thread, run: str) -> bool:
         """Whether a run is closed or deleted; see ``TrailStore``."""
         _, runs, _, deleted = _keys(thread)
-        replies = await execute_together(
-            self._redis, runs, ("HMGET", runs, f"closed:{run}"), ("HMGET", deleted, run)
+        replies = await self._commands.execute_together(
+            runs, ("HMGET", runs, f"closed:{run}"), ("HMGET", deleted, run)
         )
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return any(reply[0] is not None for reply in replies)
+        return any(checked(reply)[0] is not None for reply in replies)
 
     async def delete(self, thread: Thread, runs: Collection[str]) -> None:
         """Delete a trail; see ``TrailStore``."""

@@ -15,23 +15,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ClusterCrossSlotError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
-from streaming.connections import is_cluster, next_replies, subscription
+from streaming.commands import Commands, checked
+from streaming.connections import subscription
 from streaming.identifiers import Keys
 from streaming.reading.live_stream import LiveStream
 from streaming.store.stored_entries import PAGE, decode_page, newest_entry
 from streaming.telemetry import Telemetry
+from streaming.wire import can_be_tapped, next_replies, tapped
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ IDLE_CHANNEL: Final = "agent-stream-idle"
 PING_INTERVAL: Final = timedelta(seconds=30)
 #: Waiting readers are looked through this often for those that have waited long enough.
 PATROL_INTERVAL: Final = timedelta(milliseconds=250)
+_MESSAGE_KINDS: Final = (b"message", "message")
 #: After trouble with Redis, the next try comes after this pause.
 RETRY_PAUSE: Final = timedelta(milliseconds=200)
 
@@ -65,10 +68,10 @@ def _closed_underneath() -> Iterator[None]:
 class StreamFollower:
     """Follows streams for the readers of the running event loop, over two connections."""
 
-    def __init__(self, redis: Redis, telemetry: Telemetry) -> None:
-        self._redis = redis
+    def __init__(self, commands: Commands, telemetry: Telemetry) -> None:
+        self._commands = commands
         self._telemetry = telemetry
-        self._is_cluster = is_cluster(redis)
+        self._is_cluster = commands.is_cluster
         #: Whether one command may take keys of several slots.
         self._takes_many_slots = not self._is_cluster
         self._streams: dict[str, LiveStream] = {}
@@ -77,7 +80,7 @@ class StreamFollower:
         self._foreign_changed = asyncio.Event()
         #: The streams that the blocking read waits on.
         self._blocked_on: set[LiveStream] = set()
-        self._pubsub: PubSub = subscription(redis)
+        self._pubsub: PubSub = subscription(commands.redis)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: Whether readers are to go: the service stops.
         self.closed = False
@@ -143,7 +146,7 @@ class StreamFollower:
                 idle = () if self._pubsub.subscribed else (IDLE_CHANNEL,)
                 with _closed_underneath():
                     await self._pubsub.subscribe(*idle, stream.keys.channel)
-            newest = await newest_entry(self._redis, stream.keys.stream)
+            newest = await newest_entry(self._commands, stream.keys.stream)
             if newest is not None:
                 stream.begin_after(newest.id)
             stream.is_ready = True
@@ -194,18 +197,35 @@ class StreamFollower:
         """Take messages as they come, past the driver's timers and retries, for a while."""
         # It is none before the first subscription, whatever its type says.
         connection = cast("AbstractConnection | None", self._pubsub.connection)
-        if connection is None or not connection.is_connected:
+        if connection is None or not can_be_tapped(connection):
             return
-        with contextlib.suppress(TimeoutError):
+        while await connection.can_read():
+            for reply in await next_replies(connection):
+                await self._handle(reply)
+        # Nobody else reads from here on: what could be read was, without a turn of the loop in between.
+        others: deque[Any] = deque()
+        stirred = asyncio.Event()
+
+        def take(replies: list[Any]) -> None:
+            for reply in replies:
+                if isinstance(reply, list) and reply[0] in _MESSAGE_KINDS:
+                    self._hear(reply[1], reply[2])
+                else:
+                    others.append(reply)
+                    stirred.set()
+
+        with tapped(connection, take, stirred.set) as tap, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PING_INTERVAL.total_seconds()):
-                while True:
-                    for raw in await next_replies(connection):
-                        if raw[0] in (b"message", "message"):
-                            self._hear(raw[1], raw[2])
-                        else:
-                            self._take_heard(await self._pubsub.handle_message(raw))  # type: ignore[no-untyped-call]
-                    # The driver does not wait while there is something to read.
-                    await asyncio.sleep(0)
+                while not tap.is_lost:
+                    await stirred.wait()
+                    stirred.clear()
+                    while others:
+                        await self._handle(others.popleft())
+
+    async def _handle(self, reply: Any) -> None:
+        if isinstance(reply, RedisError):
+            raise reply
+        self._take_heard(await self._pubsub.handle_message(reply))  # type: ignore[no-untyped-call]
 
     def _take_heard(self, message: dict[str, Any] | None) -> None:
         if message is not None and message["type"] in ("message", "subscribe"):
@@ -250,17 +270,16 @@ class StreamFollower:
         if self._is_cluster:
             await asyncio.gather(*(self._read_alone(stream) for stream in streams))
             return
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for stream in streams:
-                _ = pipeline.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
-            replies = await pipeline.execute()
+        asked = [("XRANGE", stream.keys.stream, f"({stream.tail}", "+", "COUNT", PAGE) for stream in streams]
+        replies = await self._commands.execute_together(streams[0].keys.stream, *asked, are_pages=True)
         for stream, reply in zip(streams, replies, strict=True):
-            self._take_page(stream, reply)
+            self._take_page(stream, checked(reply))
 
     async def _read_alone(self, stream: LiveStream) -> None:
         """Read one stream. Its part of the cluster may be away; the streams of the others go on."""
         try:
-            reply: Any = await self._redis.xrange(stream.keys.stream, min=f"({stream.tail}", count=PAGE)
+            key = stream.keys.stream
+            reply = await self._commands.page(key, "XRANGE", key, f"({stream.tail}", "+", "COUNT", PAGE)
         except (RedisError, OSError) as error:
             self._telemetry.redis_failed("read", error)
             loop = asyncio.get_running_loop()
@@ -306,7 +325,7 @@ class StreamFollower:
 
     async def _block(self, streams: list[LiveStream]) -> None:
         try:
-            reply: Any = await self._redis.xread(
+            reply: Any = await self._commands.redis.xread(
                 {stream.keys.stream: str(stream.tail) for stream in streams},
                 count=PAGE,
                 block=int(BLOCK / timedelta(milliseconds=1)),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.cancellation import raise_if_cancelled
@@ -58,7 +57,6 @@ class OpenStream:
 
     def __init__(
         self,
-        redis: Redis,
         runs: RunStore,
         follower: StreamFollower,
         conversation_id: str,
@@ -76,7 +74,7 @@ class OpenStream:
         self._restore = options.restore
         self._conversation_id = conversation_id
         self._keys = keys_of(conversation_id)
-        self._pages = StoredPages(redis, self._keys.stream)
+        self._pages = StoredPages(runs.commands, self._keys.stream)
         self._span = span
         self._follow = options.follow
         self._heartbeat = options.heartbeat.total_seconds()

@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
@@ -34,24 +33,21 @@ class StreamReader:
 
     def __init__(
         self,
-        redis: Redis,
         runs: RunStore,
         *,
         dead_after: timedelta = timedelta(0),
         producers: ProducerCheck | None = None,
     ) -> None:
-        """Read from ``redis``.
+        """Read what ``runs`` are stored with.
 
         Args:
-            redis: The loop's client.
-            runs: The same Redis.
+            runs: The event loop's own.
             dead_after: How long after its lease a run is given up. Longer where a scheduler may resume it.
             producers: Looks whether runs have a producer, in another way.
         """
-        self._redis = redis
         self._runs = runs
         self.producers: Final = producers or ProducerCheck(runs, dead_after)
-        self._follower = StreamFollower(redis, runs.telemetry)
+        self._follower = StreamFollower(runs.commands, runs.telemetry)
 
     @property
     def closed(self) -> bool:
@@ -94,7 +90,7 @@ class StreamReader:
             TaskHubUnavailable: Redis has lost the run, and the durable state can't be read.
         """
         wanted = Cursor.parse(cursor)
-        finder = SpanFinder(self._redis, self._runs, conversation_id)
+        finder = SpanFinder(self._runs, conversation_id)
         try:
             await self._wait_until_there(conversation_id, run, appear_timeout, restore)
             try:
@@ -112,7 +108,6 @@ class StreamReader:
             # Whoever follows a conversation wants all of it.
             span = replace(span, run=None)
         return OpenStream(
-            self._redis,
             self._runs,
             self._follower,
             conversation_id,
@@ -130,7 +125,7 @@ class StreamReader:
         self, conversation_id: str, run: str | None, timeout: timedelta, restore: Restore | None
     ) -> None:
         keys = keys_of(conversation_id)
-        if await self._redis.exists(keys.stream, keys.runs):
+        if await self._is_there(keys):
             return
         # A run that is named can't be mistaken for another. Where none is, the latest may be in progress and
         # about to be made known again (its lease's keeper does so), so that is waited for first.
@@ -147,7 +142,7 @@ class StreamReader:
         deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
         live = await self._follower.acquire(keys, foreign=True)
         try:
-            while not await self._redis.exists(keys.stream, keys.runs):
+            while not await self._is_there(keys):
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or self._follower.closed:
                     return False
@@ -155,3 +150,6 @@ class StreamReader:
         finally:
             await self._follower.release(live, foreign=True)
         return True
+
+    async def _is_there(self, keys: Keys) -> bool:
+        return bool(await self._runs.commands.execute(keys.stream, "EXISTS", keys.stream, keys.runs))

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from redis.asyncio import Redis
-
 from streaming.errors import InvalidCursor, RunNotFound
 from streaming.identifiers import FIRST, EntryId, keys_of, parse_entry_id
 from streaming.store.run_states import RunState
@@ -84,8 +82,8 @@ class _Place(NamedTuple):
 class SpanFinder:
     """Decides what a read covers."""
 
-    def __init__(self, redis: Redis, runs: RunStore, conversation_id: str) -> None:
-        self._redis = redis
+    def __init__(self, runs: RunStore, conversation_id: str) -> None:
+        self._commands = runs.commands
         self._runs = runs
         self._conversation_id = conversation_id
         self._key = keys_of(conversation_id).stream
@@ -118,7 +116,7 @@ class SpanFinder:
             return _Place(state.run, state.start, state.terminal)
         # Its state may have expired while later runs kept the stream alive.
         after, start = FIRST, None
-        while page := await entries_after(self._redis, self._key, after):
+        while page := await entries_after(self._commands, self._key, after):
             for chunk in page:
                 if chunk.run == run:
                     start = start or after
@@ -151,10 +149,10 @@ class SpanFinder:
                 raise InvalidCursor(
                     "cursor", str(after), f"an id that this stream has given out; its last is {newest}"
                 )
-        at = await entry_at(self._redis, self._key, str(after))
+        at = await entry_at(self._commands, self._key, str(after))
         if at is None:
             # Trimmed, deleted, or of another conversation: what it stood for is not known.
-            following = await entry_after(self._redis, self._key, after)
+            following = await entry_after(self._commands, self._key, after)
             return await self._again(after, run or (following.run if following else None))
         if at.is_terminal:
             finished = run is None and await self._is_finished(after)
@@ -180,7 +178,7 @@ class SpanFinder:
     async def _is_whole(self, place: _Place, until: EntryId) -> bool:
         """Whether a run's entries are retained without a hole, from the first to the one after ``until``."""
         after, expected = parse_entry_id(place.start), (0, 0)
-        while page := await entries_after(self._redis, self._key, after):
+        while page := await entries_after(self._commands, self._key, after):
             for chunk in page:
                 after = chunk.id
                 if chunk.run == place.run:
@@ -203,14 +201,14 @@ class SpanFinder:
         return latest is None or latest.status.is_terminal
 
     async def _newest(self) -> EntryId:
-        newest = await newest_entry(self._redis, self._key)
+        newest = await newest_entry(self._commands, self._key)
         return newest.id if newest is not None else FIRST
 
     async def _start_of_latest_unregistered(self) -> EntryId:
         """The terminal before the latest run's entries, found from the newest entry back."""
         before: str | None = None
         while True:
-            page = await entries_back(self._redis, self._key, before)
+            page = await entries_back(self._commands, self._key, before)
             for place, chunk in enumerate(page):
                 if chunk.is_terminal and (place > 0 or before is not None):
                     return chunk.id

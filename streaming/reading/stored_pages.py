@@ -6,9 +6,8 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
-from redis.asyncio import Redis
-
 from streaming.cancellation import cancel_and_wait
+from streaming.commands import Commands
 from streaming.identifiers import EntryId
 from streaming.store.stored_entries import FIRST_PART_PAGE, Page, parts_after
 
@@ -20,8 +19,8 @@ KEEPS_UP: Final = timedelta(milliseconds=50)
 class StoredPages:
     """Pages of one stream, for one reader. Close it."""
 
-    def __init__(self, redis: Redis, stream: str) -> None:
-        self._redis = redis
+    def __init__(self, commands: Commands, stream: str) -> None:
+        self._commands = commands
         self._stream = stream
         self._size = FIRST_PART_PAGE
         #: The cursor that the page which is read ahead comes after.
@@ -58,4 +57,4 @@ class StoredPages:
             await cancel_and_wait({ahead[1]})
 
     async def _read(self, cursor: EntryId) -> Page:
-        return await parts_after(self._redis, self._stream, cursor, count=self._size)
+        return await parts_after(self._commands, self._stream, cursor, count=self._size)

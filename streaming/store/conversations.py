@@ -10,10 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
-from streaming.connections import exchange, execute_together, is_cluster
+from streaming.commands import Commands, checked, fields_of
 from streaming.identifiers import FIRST, EntryId, conversation_of, keys_of, split_entry_id
 from streaming.store.run_states import RunState, decode_state
 from streaming.store.stored_entries import PAGE
@@ -122,20 +119,21 @@ class StoredConversation:
 class Conversations:
     """Looks at the conversations in one Redis; ``RedisError`` where that does not answer."""
 
-    def __init__(self, redis: Redis) -> None:
-        """Look through ``redis``, the event loop's client."""
-        self._redis = redis
+    def __init__(self, commands: Commands) -> None:
+        """Look by ``commands``."""
+        self._commands = commands
 
     async def now(self) -> int:
         """The time by the clock of Redis, Unix time in milliseconds."""
-        [time] = await execute_together(self._redis, keys_of("-").stream, ("TIME",))
-        return _milliseconds(_checked(time))
+        [time] = await self._commands.execute_together(keys_of("-").stream, ("TIME",))
+        return _milliseconds(checked(time))
 
     async def find(self, *, most_keys: int) -> Found:
         """Walk over about so many keys of each server, and say which conversations they belong to."""
         found: dict[str, None] = {}
         is_whole = True
-        for node in cast("Any", self._redis).get_primaries() if is_cluster(self._redis) else [None]:
+        redis: Any = self._commands.redis
+        for node in redis.get_primaries() if self._commands.is_cluster else [None]:
             is_whole &= await self._find_at(node, most_keys, found)
         return Found(tuple(found), is_whole)
 
@@ -143,7 +141,7 @@ class Conversations:
         target = {} if node is None else {"target_nodes": node}
         cursor = 0
         for _ in range(max(1, -(-most_keys // SCAN_STEP))):
-            reply: Any = await cast("Any", self._redis).execute_command(
+            reply: Any = await cast("Any", self._commands.redis).execute_command(
                 "SCAN", cursor, "MATCH", _MATCH, "COUNT", SCAN_STEP, **target
             )
             cursors, keys = reply
@@ -165,8 +163,7 @@ class Conversations:
 
     async def _glance(self, conversation_id: str) -> Glance | None:
         keys = keys_of(conversation_id)
-        kind, length, newest, ttl, latest, runs_ttl = await execute_together(
-            self._redis,
+        kind, length, newest, ttl, latest, runs_ttl = await self._commands.execute_together(
             keys.stream,
             ("TYPE", keys.stream),
             ("XLEN", keys.stream),
@@ -176,15 +173,15 @@ class Conversations:
             ("PTTL", keys.runs),
         )
         is_stream = _is_stream(kind)
-        last = _checked(newest) if is_stream else []
-        names = [_text(name) for name in _checked(latest)]
-        if _checked(ttl) == GONE and not names:
+        last = checked(newest) if is_stream else []
+        names = [_text(name) for name in checked(latest)]
+        if checked(ttl) == GONE and not names:
             return None
         return Glance(
             conversation_id,
-            entries=int(_checked(length)) if is_stream else 0,
+            entries=int(checked(length)) if is_stream else 0,
             newest=split_entry_id(last[0][0]) if last else FIRST,
-            ttl=int(_checked(runs_ttl) if ttl == GONE else ttl),
+            ttl=int(checked(runs_ttl) if ttl == GONE else ttl),
             latest_run=await self.record(conversation_id, names[0]) if names else None,
             is_stream=is_stream,
         )
@@ -197,15 +194,14 @@ class Conversations:
             agents: Names of agents that may remember it, besides those of its runs.
         """
         keys = keys_of(conversation_id)
-        kind, length, names, time = await execute_together(
-            self._redis,
+        kind, length, names, time = await self._commands.execute_together(
             keys.stream,
             ("TYPE", keys.stream),
             ("XLEN", keys.stream),
             ("ZRANGE", keys.runs, 0, -1),
             ("TIME",),
         )
-        runs = [_text(name) for name in _checked(names)]
+        runs = [_text(name) for name in checked(names)]
         records = await self.records(conversation_id, runs)
         known = {*agents, *(record.fields.get("agent", "") for record in records)}
         # The name that the framework gives an agent's entity.
@@ -215,16 +211,16 @@ class Conversations:
             return None
         return StoredConversation(
             conversation_id,
-            entries=int(_checked(length)) if _is_stream(kind) else 0,
+            entries=int(checked(length)) if _is_stream(kind) else 0,
             keys=stored,
             runs=tuple(records),
-            now=_milliseconds(_checked(time)),
+            now=_milliseconds(checked(time)),
         )
 
     async def _keys(self, names: Sequence[str]) -> tuple[StoredKey, ...]:
         """Those of the keys that there are; all of one conversation."""
         asked = [(command, name) for name in names for command in ("TYPE", "PTTL")]
-        replies = [_checked(reply) for reply in await execute_together(self._redis, names[0], *asked)]
+        replies = [checked(reply) for reply in await self._commands.execute_together(names[0], *asked)]
         found = zip(names, replies[::2], replies[1::2], strict=True)
         return tuple(
             StoredKey(name, _text(kind), int(ttl)) for name, kind, ttl in found if _text(kind) != "none"
@@ -241,8 +237,8 @@ class Conversations:
             return []
         keys = keys_of(conversation_id)
         asked = [("HGETALL", keys.run(run)) for run in runs]
-        replies = await execute_together(self._redis, keys.stream, *asked)
-        held = [_fields(_checked(reply)) for reply in replies]
+        replies = await self._commands.execute_together(keys.stream, *asked)
+        held = [fields_of(checked(reply)) for reply in replies]
         return [
             RunRecord(conversation_id, run, fields) for run, fields in zip(runs, held, strict=True) if fields
         ]
@@ -250,33 +246,18 @@ class Conversations:
     async def entries_after(self, conversation_id: str, after: EntryId) -> list[RawEntry]:
         """The next page of entries as they are stored; a cluster's driver gives each field once."""
         stream = keys_of(conversation_id).stream
-        command = ("XRANGE", stream, f"({after}", "+", "COUNT", PAGE)
-        if is_cluster(self._redis):
-            [reply] = await execute_together(self._redis, stream, command)
-        else:
-            [reply] = await exchange(self._redis, [command])
-        return [(_text(entry_id), _flat(fields)) for entry_id, fields in _checked(reply)]
-
-
-def _checked(reply: Any) -> Any:
-    if isinstance(reply, RedisError):
-        raise reply
-    return reply
+        reply = await self._commands.page(stream, "XRANGE", stream, f"({after}", "+", "COUNT", PAGE)
+        return [(_text(entry_id), _flat(fields)) for entry_id, fields in reply]
 
 
 def _is_stream(kind: Any) -> bool:
     """Whether a key may be read as a stream: it is one, or nothing."""
-    return _text(_checked(kind)) in ("stream", "none")
+    return _text(checked(kind)) in ("stream", "none")
 
 
 def _milliseconds(time: Sequence[Any]) -> int:
     seconds, microseconds = time
     return int(seconds) * 1000 + int(microseconds) // 1000
-
-
-def _fields(reply: Any) -> dict[str, str]:
-    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    return {_text(name): _text(value) for name, value in pairs}
 
 
 def _flat(fields: Any) -> list[bytes]:

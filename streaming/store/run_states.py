@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streaming.entries import RunStatus
+from streaming.identifiers import keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,12 @@ class Attempt:
     created: int = field(default=0, compare=False)
     #: The run's ``RunState.trace``.
     trace: str = field(default="", compare=False)
+    #: The stream's, the run's and the wake-ups' names: each append needs them.
+    names: tuple[str, str, str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        keys = keys_of(self.conversation_id)
+        object.__setattr__(self, "names", (keys.stream, keys.run(self.run), keys.channel))
 
 
 @dataclass(frozen=True, slots=True)

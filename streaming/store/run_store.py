@@ -6,13 +6,14 @@ replies into values and errors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from streaming.connections import is_cluster
+from streaming.commands import Commands, fields_of
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
@@ -68,16 +69,17 @@ class RunStore:
             telemetry: Told of what becomes of runs, also by all who write or read through this store.
         """
         self.telemetry: Final = telemetry or Telemetry()
-        self._redis = redis
-        self._scripts = Scripts(redis, wait_replicas=wait_replicas)
+        #: How everybody who reads or writes through this store asks its Redis.
+        self.commands: Final = Commands(redis)
+        self._scripts = Scripts(self.commands, wait_replicas=wait_replicas)
         self._ttl = _milliseconds(stream_ttl)
         # A cluster passes every message on to all of its nodes.
-        self._carried = 0 if is_cluster(redis) else CARRIED_BYTES
+        self._carried = 0 if self.commands.is_cluster else CARRIED_BYTES
 
     @property
     def conversations(self) -> Conversations:
         """What is stored, for those who look at it."""
-        return Conversations(self._redis)
+        return Conversations(self.commands)
 
     async def register(
         self, conversation_id: str, run: str, agent: str, *, attempt: int = 0, trace: str = ""
@@ -173,20 +175,47 @@ class RunStore:
             SequenceGap: an earlier entry is missing.
             RedisError: Redis is away, or too few replicas have the entries: append them again.
         """
-        keys = keys_of(attempt.conversation_id)
+        keys, arguments = self._append_call(attempt, first, entries)
+        return _appended(await self._scripts.call("append", keys, arguments, is_replicated=True), first)
+
+    def send_append(
+        self,
+        attempt: Attempt,
+        first: int,
+        entries: Sequence[NewEntry],
+        on_outcome: Callable[[Appended | Exception], None],
+    ) -> None:
+        """``append`` without a task: ``on_outcome`` is given what it returns or raises."""
+
+        def take(reply: Any) -> None:
+            outcome: Appended | Exception
+            try:
+                outcome = reply if isinstance(reply, RedisError) else _appended(reply, first)
+            except Exception as failure:  # noqa: BLE001 - it is for the one who asked
+                outcome = failure
+            on_outcome(outcome)
+
+        keys, arguments = self._append_call(attempt, first, entries)
+        self._scripts.send("append", keys, arguments, take, is_replicated=True)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something that was asked for has not left for Redis yet."""
+        return self._scripts.has_unsent
+
+    def _append_call(
+        self, attempt: Attempt, first: int, entries: Sequence[NewEntry]
+    ) -> tuple[tuple[str, str], list[str | int]]:
+        """The script's keys and arguments."""
+        stream, run, channel = attempt.names
         terminal = entries[-1].status
-        arguments: list[str | int] = [attempt.run, attempt.number, attempt.owner, first]
-        arguments += [self._ttl, keys.channel]
-        arguments += [terminal.value if terminal else "", len(entries), self._carried]
+        arguments: list[str | int] = [attempt.run, attempt.number, attempt.owner, first, self._ttl, channel]
+        arguments += (terminal.value if terminal else "", len(entries), self._carried)
         for entry in entries:
             fields = entry.fields()
             arguments.append(len(fields))
             arguments += fields
-        reply = await self._scripts.call(
-            "append", [keys.stream, keys.run(attempt.run)], arguments, is_replicated=True
-        )
-        _raise_refusal(reply, first=first)
-        return Appended([_str(entry_id) for entry_id in reply[2:]], bool(reply[1]))
+        return (stream, run), arguments
 
     async def append_anonymous(self, conversation_id: str, fields: Sequence[str]) -> str:
         """Append one entry that belongs to no registered run. Returns its id."""
@@ -263,18 +292,19 @@ class RunStore:
 
     async def latest_run(self, conversation_id: str) -> RunState | None:
         """The conversation's latest registered run, if its state is still there."""
-        newest: list[Any] = await self._redis.zrevrange(keys_of(conversation_id).runs, 0, 0)
+        runs = keys_of(conversation_id).runs
+        newest = await self.commands.execute(runs, "ZREVRANGE", runs, 0, 0)
         return await self.state(conversation_id, _str(newest[0])) if newest else None
 
     async def registered(self, conversation_id: str) -> list[str]:
         """The conversation's registered runs, the latest first."""
-        runs: list[Any] = await self._redis.zrevrange(keys_of(conversation_id).runs, 0, -1)
-        return [_str(run) for run in runs]
+        runs = keys_of(conversation_id).runs
+        return [_str(run) for run in await self.commands.execute(runs, "ZREVRANGE", runs, 0, -1)]
 
     async def state(self, conversation_id: str, run: str) -> RunState | None:
         """What is known of one run; ``None`` if it never was or has expired."""
-        reply: dict[Any, Any] = await self._redis.hgetall(keys_of(conversation_id).run(run))
-        held = {_str(name): _str(value) for name, value in reply.items()}
+        key = keys_of(conversation_id).run(run)
+        held = fields_of(await self.commands.execute(key, "HGETALL", key))
         if "status" not in held:
             return None
         return decode_state(conversation_id, run, held)
@@ -284,7 +314,7 @@ class RunStore:
         if state.terminal is None:
             return None
         stream = keys_of(state.conversation_id).stream
-        return await entry_at(self._redis, stream, state.terminal)
+        return await entry_at(self.commands, stream, state.terminal)
 
     async def ping(self) -> None:
         """Ask Redis whether it takes writes: one that is full or a replica answers too.
@@ -292,21 +322,27 @@ class RunStore:
         Raises:
             RedisError: it does not.
         """
-        await self._redis.set(PROBE_KEY, 1, px=_milliseconds(PROBE_TTL))
+        await self.commands.execute(PROBE_KEY, "SET", PROBE_KEY, 1, "PX", _milliseconds(PROBE_TTL))
 
     async def stream_exists(self, conversation_id: str) -> bool:
         """Whether the conversation has entries."""
-        return bool(await self._redis.exists(keys_of(conversation_id).stream))
+        stream = keys_of(conversation_id).stream
+        return bool(await self.commands.execute(stream, "EXISTS", stream))
 
     async def unfinished(self) -> list[RunState]:
         """All runs without a terminal. Walks the whole key space: for the start of an embedded server."""
         found: list[RunState] = []
-        async for key in self._redis.scan_iter(match="{agent-stream:*}:run:*", count=1_000):
+        async for key in self.commands.redis.scan_iter(match="{agent-stream:*}:run:*", count=1_000):
             tag, _, run = _str(key).partition("}:run:")
             state = await self.state(tag.removeprefix("{agent-stream:"), run)
             if state is not None and not state.status.is_terminal:
                 found.append(state)
         return found
+
+
+def _appended(reply: Sequence[Any], first: int) -> Appended:
+    _raise_refusal(reply, first=first)
+    return Appended([_str(entry_id) for entry_id in reply[2:]], bool(reply[1]))
 
 
 def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:

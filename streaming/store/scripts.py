@@ -1,4 +1,4 @@
-"""Calls the server-side scripts; calls that come at the same time share a round trip."""
+"""Calls the server-side scripts."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from streaming.connections import exchange, execute_together, is_cluster
+from streaming.commands import Commands
+from streaming.connections import execute_together
+from streaming.shared_connection import OnReply
 
 _FOLDER: Final = Path(__file__).with_name("lua")
 
 #: How long an append waits for its replicas, where it waits for any; then it is repeated. Replication takes
 #: about as long as a round trip, so a longer wait only hides that a replica is gone.
 REPLICA_TIMEOUT: Final = timedelta(seconds=1)
-#: Calls of one round trip: more would make the first wait for the last.
-CALLS_AT_ONCE: Final = 50
-#: Round trips at the same time, so that Redis works while replies are read.
-ROUND_TRIPS: Final = 4
 
 
 class Scripts:
-    """Scripts, by default those in ``lua/``, called over one client. Belongs to the client's event loop."""
+    """Scripts, by default those in ``lua/``. Belongs to the event loop of the commands that call them."""
 
-    def __init__(self, redis: Redis, *, wait_replicas: int = 0, folder: Path = _FOLDER) -> None:
-        """Call the scripts in ``folder`` over ``redis``; replicated calls wait for so many replicas."""
-        self._redis = redis
+    def __init__(self, commands: Commands, *, wait_replicas: int = 0, folder: Path = _FOLDER) -> None:
+        """Call the scripts in ``folder``; replicated calls wait for so many replicas."""
+        self._commands = commands
         self._folder = folder
         self._wait_replicas = wait_replicas
-        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
-        # On a cluster each key has its own server.
-        self._shares = not is_cluster(redis)
+        self._calling: set[asyncio.Task[None]] = set()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether a call has not left yet."""
+        return bool(self._calling) or self._commands.has_unsent
 
     async def call(
         self, name: str, keys: Sequence[str], arguments: Sequence[str | int], *, is_replicated: bool = False
@@ -59,18 +58,54 @@ class Scripts:
             raise reply
         return reply
 
+    def send(
+        self,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[str | int],
+        on_reply: OnReply,
+        *,
+        is_replicated: bool = False,
+    ) -> None:
+        """Call a script; ``on_reply`` is given what ``call`` would return or, of Redis' errors, raise."""
+
+        def take(reply: Any) -> None:
+            if isinstance(reply, NoScriptError):
+                self._call_later(name, keys, arguments, on_reply, is_replicated=is_replicated)
+            else:
+                on_reply(reply)
+
+        if is_replicated and self._wait_replicas:
+            self._call_later(name, keys, arguments, on_reply, is_replicated=True)
+        else:
+            _, digest = _script(self._folder, name)
+            self._commands.send(keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments), take)
+
+    def _call_later(
+        self,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[str | int],
+        on_reply: OnReply,
+        *,
+        is_replicated: bool,
+    ) -> None:
+        async def call() -> None:
+            try:
+                reply = await self.call(name, keys, arguments, is_replicated=is_replicated)
+            except RedisError as error:
+                reply = error
+            on_reply(reply)
+
+        calling = asyncio.create_task(call(), name="script-call")
+        self._calling.add(calling)
+        calling.add_done_callback(self._calling.discard)
+
     async def _execute(self, key: str, command: tuple[Any, ...], replicas: int) -> Any:
         if replicas:
             return await self._execute_replicated(key, command, replicas)
-        if not self._shares:
-            [reply] = await execute_together(self._redis, key, command)
-            return reply
-        reply = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, reply))
-        is_busy = len(self._waiting) >= CALLS_AT_ONCE and len(self._sending) < ROUND_TRIPS
-        if not self._sending or is_busy:
-            self._sending.add(asyncio.create_task(self._send(), name="script-calls"))
-        return await reply
+        [reply] = await self._commands.execute_together(key, command)
+        return reply
 
     async def _execute_replicated(self, key: str, command: tuple[Any, ...], replicas: int) -> Any:
         """Wait for replicas too: https://redis.io/docs/latest/commands/wait/.
@@ -78,7 +113,7 @@ class Scripts:
         ``WAIT`` speaks of its own connection. A repeated append writes there too: it renews the TTLs.
         """
         wait = ("WAIT", replicas, int(REPLICA_TIMEOUT / timedelta(milliseconds=1)))
-        reply, reached = await execute_together(self._redis, key, command, wait)
+        reply, reached = await execute_together(self._commands.redis, key, command, wait)
         if isinstance(reply, RedisError):
             return reply
         if isinstance(reached, RedisError):
@@ -86,29 +121,6 @@ class Scripts:
         if reply[0] in (b"ok", "ok") and int(reached) < replicas:
             return RedisTimeoutError(f"{reached} replicas have it, {replicas} are wanted.")
         return reply
-
-    async def _send(self) -> None:
-        """Send what waits, one round trip after the other: what comes meanwhile goes into the next."""
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:CALLS_AT_ONCE], self._waiting[CALLS_AT_ONCE:]
-                try:
-                    replies = await exchange(self._redis, [command for command, _ in batch])
-                except BaseException as error:
-                    for _, reply in batch:
-                        if not reply.done():
-                            reply.set_exception(error)
-                            # Its caller may have been cancelled.
-                            reply.exception()
-                    if not isinstance(error, Exception):
-                        raise
-                else:
-                    for (_, reply), told in zip(batch, replies, strict=True):
-                        if not reply.done():
-                            reply.set_result(told)
-        finally:
-            # At once: what comes from here on needs another.
-            self._sending.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
 
 @cache

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
-from streaming.connections import exchange, execute_together, is_cluster
+from streaming.commands import Commands
 from streaming.entries import StreamChunk, decode_entry
 from streaming.identifiers import EntryId
 from streaming.text_blocks import Part, TextBlock, parts_of
@@ -47,20 +44,16 @@ def decode_page(reply: object) -> list[StreamChunk]:
     return [decode_entry(entry_id, fields) for entry_id, fields in cast("list[Any]", reply)]
 
 
-async def entries_after(redis: Redis, stream: str, after: EntryId) -> list[StreamChunk]:
+async def entries_after(commands: Commands, stream: str, after: EntryId) -> list[StreamChunk]:
     """The next page after an id."""
-    return decode_page(await redis.xrange(stream, min=f"({after}", count=PAGE))
+    return decode_page(await commands.page(stream, "XRANGE", stream, f"({after}", "+", "COUNT", PAGE))
 
 
-async def parts_after(redis: Redis, stream: str, after: EntryId, *, count: int = FIRST_PART_PAGE) -> Page:
+async def parts_after(
+    commands: Commands, stream: str, after: EntryId, *, count: int = FIRST_PART_PAGE
+) -> Page:
     """The next page after an id, for one to whom most of it only passes through."""
-    command = ("XRANGE", stream, f"({after}", "+", "COUNT", count)
-    if is_cluster(redis):
-        [reply] = await execute_together(redis, stream, command)
-    else:
-        [reply] = await exchange(redis, [command])
-    if isinstance(reply, RedisError):
-        raise reply
+    reply = await commands.page(stream, "XRANGE", stream, f"({after}", "+", "COUNT", count)
     return Page(parts_of(reply), is_full=len(reply) == count, next_count=_next_count(reply))
 
 
@@ -71,25 +64,25 @@ def _next_count(reply: list[Any]) -> int:
     return min(max(PART_PAGE_BYTES // max(1, size), 1), PART_PAGE)
 
 
-async def entries_back(redis: Redis, stream: str, before: str | None) -> list[StreamChunk]:
+async def entries_back(commands: Commands, stream: str, before: str | None) -> list[StreamChunk]:
     """The page before an id, newest first; ``None``: the newest page."""
     newest = "+" if before is None else f"({before}"
-    return decode_page(await redis.xrevrange(stream, max=newest, count=PAGE))
+    return decode_page(await commands.page(stream, "XREVRANGE", stream, newest, "-", "COUNT", PAGE))
 
 
-async def entry_at(redis: Redis, stream: str, entry_id: str) -> StreamChunk | None:
+async def entry_at(commands: Commands, stream: str, entry_id: str) -> StreamChunk | None:
     """One entry, if it is retained."""
-    found = decode_page(await redis.xrange(stream, min=entry_id, max=entry_id))
+    found = decode_page(await commands.execute(stream, "XRANGE", stream, entry_id, entry_id))
     return found[0] if found else None
 
 
-async def entry_after(redis: Redis, stream: str, after: EntryId) -> StreamChunk | None:
+async def entry_after(commands: Commands, stream: str, after: EntryId) -> StreamChunk | None:
     """The first entry after an id."""
-    found = decode_page(await redis.xrange(stream, min=f"({after}", count=1))
+    found = decode_page(await commands.execute(stream, "XRANGE", stream, f"({after}", "+", "COUNT", 1))
     return found[0] if found else None
 
 
-async def newest_entry(redis: Redis, stream: str) -> StreamChunk | None:
+async def newest_entry(commands: Commands, stream: str) -> StreamChunk | None:
     """The last entry."""
-    found = decode_page(await redis.xrevrange(stream, count=1))
+    found = decode_page(await commands.execute(stream, "XREVRANGE", stream, "+", "-", "COUNT", 1))
     return found[0] if found else None

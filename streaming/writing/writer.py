@@ -31,8 +31,7 @@ BATCH_SIZE: Final = 1_048_576
 BUFFER_ENTRIES: Final = 5_000
 #: Characters that wait in memory before the agent has to.
 BUFFER_SIZE: Final = 8 * 1_048_576
-#: Turns of the event loop until a batch is on its way: the driver looks first whether its connection is still
-#: open. Measured as 2.
+#: Turns of the event loop until a batch is on its way, at most; nearly always it is one.
 TURNS_TO_SEND: Final = 3
 #: How long Redis may stay away before the stream is given up. Longer than a restart or a failover takes.
 PATIENCE: Final = timedelta(seconds=60)
@@ -54,6 +53,7 @@ class RunWriter:
         on_cancel: Callable[[], None],
         patience: timedelta = PATIENCE,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._store = store
         self._telemetry = store.telemetry
         #: What it writes for.
@@ -61,16 +61,23 @@ class RunWriter:
         self._on_cancel = on_cancel
         self._patience = patience.total_seconds()
         self._waiting: deque[NewEntry] = deque()
-        self._waiting_size = 0
+        #: Entries that are not known to be in Redis, and their characters.
+        self._buffered = self._buffered_size = 0
         self._next_sequence = attempt.next_sequence
-        self._draining: asyncio.Task[None] | None = None
+        #: What is under way, empty if nothing is.
+        self._batch: list[NewEntry] = []
+        self._batch_size = 0
+        self._first_sent_at = self._sent_at = 0.0
+        #: While Redis is away: when to give up, by the loop's clock, and the pause before the next try.
+        self._give_up_at: float | None = None
+        self._pause = RETRY_FIRST.total_seconds()
         self._progress = asyncio.Event()
         self._failure: Exception | None = None
         #: Batches that are in Redis, and how often one was sent once more.
         self.appends = 0
         self.retries = 0
         #: The clock of Redis, Unix time in milliseconds, at a time of the loop's clock.
-        self._redis_clock = (attempt.began, asyncio.get_running_loop().time())
+        self._redis_clock = (attempt.began, self._loop.time())
 
     @property
     def forgotten(self) -> Forgotten:
@@ -80,7 +87,7 @@ class RunWriter:
         the present time by the clock of the Redis that gave the ids.
         """
         clock, at = self._redis_clock
-        elapsed = asyncio.get_running_loop().time() - at + CLOCK_MARGIN.total_seconds()
+        elapsed = self._loop.time() - at + CLOCK_MARGIN.total_seconds()
         return Forgotten(self.attempt, clock + int(elapsed * 1000))
 
     def carry_on(self, before: RunWriter) -> None:
@@ -95,17 +102,21 @@ class RunWriter:
             WriterRefused: the stream takes nothing more from this attempt.
             StreamUnavailable: Redis stayed away too long.
         """
-        while len(self._waiting) >= BUFFER_ENTRIES or self._waiting_size >= BUFFER_SIZE:
+        while self._buffered >= BUFFER_ENTRIES or self._buffered_size >= BUFFER_SIZE:
             await self._wait_for_progress()
-        self._raise_failure()
+        if self._failure is not None:
+            raise self._failure
         self._waiting.append(entry)
-        self._waiting_size += entry.size
+        self._buffered += 1
+        self._buffered_size += entry.size
         self._telemetry.buffered(1)
-        if self._draining is None:
-            self._draining = asyncio.create_task(self._drain(), name="stream-writer")
+        if not self._batch:
+            self._send_next()
             # What the agent does next may block the loop, so this is sent before.
             for _ in range(TURNS_TO_SEND):
                 await asyncio.sleep(0)
+                if not self._store.has_unsent:
+                    break
 
     async def flush(self) -> None:
         """Wait until all that was handed over is in Redis.
@@ -114,7 +125,7 @@ class RunWriter:
             WriterRefused: the stream takes nothing more from this attempt.
             StreamUnavailable: Redis stayed away too long.
         """
-        while self._draining is not None:
+        while self._batch:
             await self._wait_for_progress()
         self._raise_failure()
 
@@ -127,71 +138,79 @@ class RunWriter:
         if self._failure is not None:
             raise self._failure
 
-    async def _drain(self) -> None:
+    def _send_next(self) -> None:
+        """Send what waits. No task for it: thousands of runs would each have one start for each chunk."""
+        waiting, batch = self._waiting, self._batch
+        batch.append(waiting.popleft())
+        size = batch[0].size
+        while waiting and len(batch) < BATCH_ENTRIES and size + waiting[0].size <= BATCH_SIZE:
+            size += waiting[0].size
+            batch.append(waiting.popleft())
+        self._batch_size = size
+        self._first_sent_at = self._loop.time()
+        self._send()
+
+    def _send(self) -> None:
+        self._sent_at = self._loop.time()
         try:
-            while self._waiting:
-                batch = self._next_batch()
-                await self._append(batch)
-                for entry in batch:
-                    self._waiting.popleft()
-                    self._waiting_size -= entry.size
-                self._next_sequence += len(batch)
-                self._telemetry.buffered(-len(batch))
-                self._progress.set()
-        except (WriterRefused, StreamUnavailable) as failure:
-            self._failure = failure
-            if isinstance(failure, WriterRefused):
-                self._telemetry.writer_refused(failure.code)
+            self._store.send_append(self.attempt, self._next_sequence, self._batch, self._take)
         except Exception as failure:  # noqa: BLE001 - told to the one who waits for the flush
-            _log.error("stream writer broke: run=%s error=%s", self.attempt.run, type(failure).__name__)
-            _log.debug("stream writer failure", exc_info=True)
-            self._failure = failure
-        finally:
-            # Of a writer that has failed nothing is sent any more.
-            self._telemetry.buffered(-len(self._waiting) if self._waiting else 0)
-            self._draining = None
+            self._fail(failure)
+
+    def _take(self, outcome: Appended | Exception) -> None:
+        if isinstance(outcome, RedisError):
+            self._send_again_later(outcome)
+        elif isinstance(outcome, Exception):
+            self._fail(outcome)
+        else:
+            self._note(outcome)
+            if self._waiting:
+                self._send_next()
             self._progress.set()
 
-    def _next_batch(self) -> list[NewEntry]:
-        batch: list[NewEntry] = []
-        size = 0
-        for entry in self._waiting:
-            if batch and (len(batch) == BATCH_ENTRIES or size + entry.size > BATCH_SIZE):
-                break
-            batch.append(entry)
-            size += entry.size
-        return batch
+    def _send_again_later(self, error: RedisError) -> None:
+        """While Redis is away: the script drops what is there already."""
+        self._telemetry.redis_failed("append", error)
+        now = self._loop.time()
+        self._give_up_at = self._give_up_at or now + self._patience
+        if now >= self._give_up_at:
+            unavailable = StreamUnavailable()
+            unavailable.__cause__ = error
+            self._fail(unavailable)
+            return
+        self._loop.call_later(self._pause * random.uniform(0.5, 1), self._send_again)  # noqa: S311 - jitter, not a secret
+        self._pause = min(self._pause * 2, RETRY_MOST.total_seconds())
 
-    async def _append(self, batch: list[NewEntry]) -> None:
-        """Append, again and again while Redis is away: the script drops what is there already."""
-        loop, telemetry = asyncio.get_running_loop(), self._telemetry
-        first_sent_at = sent_at = loop.time()
-        give_up_at: float | None = None
-        pause = RETRY_FIRST.total_seconds()
-        while True:
-            try:
-                appended = await self._store.append(self.attempt, self._next_sequence, batch)
-            except RedisError as error:
-                telemetry.redis_failed("append", error)
-                give_up_at = give_up_at or loop.time() + self._patience
-                if loop.time() >= give_up_at:
-                    raise StreamUnavailable from error
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
-                pause = min(pause * 2, RETRY_MOST.total_seconds())
-                self.retries += 1
-                telemetry.append_retried()
-                sent_at = loop.time()
-            else:
-                self.appends += 1
-                telemetry.appended(len(batch), loop.time() - sent_at)
-                if give_up_at is not None:
-                    telemetry.redis_answered()
-                self._note(appended, first_sent_at)
-                return
+    def _send_again(self) -> None:
+        self.retries += 1
+        self._telemetry.append_retried()
+        self._send()
 
-    def _note(self, appended: Appended, sent_at: float) -> None:
+    def _note(self, appended: Appended) -> None:
+        """The batch is in Redis."""
+        batch, self._batch = self._batch, []
+        self._buffered -= len(batch)
+        self._buffered_size -= self._batch_size
+        self._next_sequence += len(batch)
+        self.appends += 1
+        self._telemetry.buffered(-len(batch))
+        self._telemetry.appended(len(batch), self._loop.time() - self._sent_at)
+        if self._give_up_at is not None:
+            self._give_up_at, self._pause = None, RETRY_FIRST.total_seconds()
+            self._telemetry.redis_answered()
         milliseconds = appended.entry_ids[-1].partition("-")[0]
         if milliseconds:
-            self._redis_clock = (int(milliseconds), sent_at)
+            self._redis_clock = (int(milliseconds), self._first_sent_at)
         if appended.cancel_requested:
             self._on_cancel()
+
+    def _fail(self, failure: Exception) -> None:
+        """Send nothing more."""
+        self._failure, self._batch = failure, []
+        if isinstance(failure, WriterRefused):
+            self._telemetry.writer_refused(failure.code)
+        elif not isinstance(failure, StreamUnavailable):
+            _log.error("stream writer broke: run=%s error=%s", self.attempt.run, type(failure).__name__)
+            _log.debug("stream writer failure", exc_info=failure)
+        self._telemetry.buffered(-self._buffered)
+        self._progress.set()

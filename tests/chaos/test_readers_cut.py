@@ -156,7 +156,9 @@ async def test_slow_readers_beside_fast_ones(service: Service, writer: RedisStre
     assert [body + more for body, more in zip(bodies, rest, strict=False)] == [expected] * 3
     for response in slow:
         response.close()
-    await writer.runs._redis.delete(*[key async for key in writer.runs._redis.scan_iter(match="*large*")])
+    await writer.runs.commands.redis.delete(
+        *[key async for key in writer.runs.commands.redis.scan_iter(match="*large*")]
+    )
 
 
 def reset(response: RawResponse) -> None:

@@ -16,6 +16,7 @@ from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import NewEntry, RunStatus, StreamChunk
 from streaming.store.run_states import Appended, Attempt
 from streaming.writing.leases import LeaseKeeper
+from tests.appending import sending_by
 from tests.contract.conftest import TTL
 from tests.contract.reading import BOUND, read_all, subscribers, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
@@ -272,7 +273,7 @@ async def test_a_renewal_that_sees_the_end_first_costs_no_turn(
             leases.stop_all()
         return appended
 
-    monkeypatch.setattr(handler.runs, "append", append_and_be_seen)
+    monkeypatch.setattr(handler.runs, "send_append", sending_by(append_and_be_seen))
     conversation = DurableConversation(handler, ScriptedAgent(*said("kept")), leases=leases)
     try:
         await conversation.run("r")
@@ -319,7 +320,7 @@ async def test_a_run_without_its_stream_lets_its_lease_go(
     )
     running = conversation.start("r")
     await until(lambda: _has_entries(handler, 1))
-    monkeypatch.setattr(handler.runs, "append", away)
+    monkeypatch.setattr(handler.runs, "send_append", sending_by(away))
     monkeypatch.setattr("streaming.writing.writer.RETRY_MOST", TTL / 1_000_000)
     (stream,) = conversation._callback._runs.values()
     monkeypatch.setattr(stream._writer, "_patience", 0.01)

@@ -103,7 +103,7 @@ async def test_what_is_gone_or_something_else(redis: Redis, conversations: Conve
 
 async def reading(redis: Redis, conversation: str) -> AsyncGenerator[str, None]:
     handler = RedisStreamResponseHandler(redis, TTL)
-    reader = reader_that_only_looks(redis, handler.runs)
+    reader = reader_that_only_looks(handler.runs)
     try:
         events = follow(handler.runs, reader, conversation, run=None, forever=False, said=False)
         async with aclosing(events):
@@ -290,6 +290,7 @@ async def test_a_replay_that_is_broken_off(
     with pytest.raises(asyncio.CancelledError):
         await playing
     assert (await read_all(handler, "new"))[-1].status is RunStatus.CANCELLED
+    of_the_connection = ("stream-", "redis-")
     assert {
-        task for task in asyncio.all_tasks() - before if not task.get_name().startswith("stream-")
+        task for task in asyncio.all_tasks() - before if not task.get_name().startswith(of_the_connection)
     } == set()

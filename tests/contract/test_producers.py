@@ -20,6 +20,7 @@ from streaming.store.run_store import RunStore
 from streaming.writing.leases import LeaseKeeper
 from streaming.writing.run_control import RunControl, StopReason
 from streaming.writing.writer import RunWriter
+from tests.appending import sending_by
 from tests.contract.conftest import TTL
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of, until
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, said
@@ -66,7 +67,7 @@ async def test_an_answer_is_kept_though_its_end_was_noticed_first(
             await until(was_let_go)
         return appended
 
-    monkeypatch.setattr(handler.runs, "append", slow_to_reply)
+    monkeypatch.setattr(handler.runs, "send_append", sending_by(slow_to_reply))
     conversation = DurableConversation(handler, ScriptedAgent(*said("answer")), leases=leases)
     assert (await conversation.run("r")).text == "answer"
     assert conversation.saved
@@ -177,7 +178,7 @@ async def test_a_stream_that_is_lost_while_it_is_written_again(
             await redis.flushall()
         return await append(*arguments)
 
-    monkeypatch.setattr(handler.runs, "append", flushed_first)
+    monkeypatch.setattr(handler.runs, "send_append", sending_by(flushed_first))
     texts = [f"{number} " for number in range(20)]
     await DurableConversation(handler, ScriptedAgent(*said(*texts))).run("r")
     assert text_of(await read_all(handler, "c")) == "".join(texts)
@@ -281,7 +282,7 @@ async def test_a_writer_that_breaks_lets_its_run_go(
     async def broken(*_arguments: Any) -> None:
         raise ValueError("secret")
 
-    monkeypatch.setattr(handler.runs, "append", broken)
+    monkeypatch.setattr(handler.runs, "send_append", sending_by(broken))
     leases = LeaseKeeper(new_client, TTL)
     conversation = DurableConversation(handler, ScriptedAgent(*said("one ", "two")), leases=leases)
     assert (await conversation.run("r")).text == "one two"

@@ -311,7 +311,7 @@ async def test_a_subscription_that_is_closed_underneath_is_trouble_that_passes(
 
     monkeypatch.setattr(handler.reader._follower._pubsub, "subscribe", closed_underneath)
     reading = asyncio.create_task(read_all(handler, "c"))
-    await until(lambda: subscribers(handler.runs._redis, 1))
+    await until(lambda: subscribers(handler.runs.commands.redis, 1))
     await handler.runs.append(attempt, 0, [text("all"), COMPLETED])
     assert text_of(await reading) == "all"
     raised.append(AttributeError("no writer"))

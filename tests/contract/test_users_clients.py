@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
-from streaming.connections import next_replies
+from streaming.wire import next_replies
 from tests.contract.conftest import BOUND, TTL
 from tests.contract.reading import COMPLETED, LiveReader, begin, text
 

@@ -17,6 +17,7 @@ from streaming.store.run_states import Appended, Attempt
 from streaming.store.run_store import RunStore
 from streaming.writing import writer as writer_module
 from streaming.writing.writer import BATCH_ENTRIES, RunWriter
+from tests.appending import sending_by
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of
 
 
@@ -33,6 +34,7 @@ class FaultyStore(RunStore):
         self.batches: list[int] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.send_append = sending_by(self.append)  # type: ignore[method-assign]
 
     async def append(self, attempt: Attempt, first: int, entries: Sequence[NewEntry]) -> Appended:
         """Append, or fail."""
@@ -44,6 +46,11 @@ class FaultyStore(RunStore):
         if self.after:
             raise self.after.pop()
         return appended
+
+    @property
+    def has_unsent(self) -> bool:
+        """As far as anybody knows."""
+        return True
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from inspector.causes import causes
 from inspector.examination import Examination, examine
 from inspector.recording import record_from_redis
+from streaming.commands import Commands
 from streaming.connections import connect
 from streaming.store.conversations import Conversations
 from streaming.store.stored_entries import newest_entry
@@ -42,7 +43,7 @@ async def faulty_http(faulty: Service) -> AsyncIterator[httpx.AsyncClient]:
 
 async def told_of(redis: Redis, conversation: str) -> tuple[str, Examination]:
     """The causes that are told of the latest run, and all there is."""
-    recording = await record_from_redis(Conversations(redis), conversation)
+    recording = await record_from_redis(Conversations(Commands(redis)), conversation)
     examined = await examine(recording)
     return " ".join(causes(examined.runs[-1], recording.stored.now)), examined
 
@@ -123,7 +124,7 @@ async def test_a_flush_is_shown(faulty: Service, faulty_http: httpx.AsyncClient)
         await redis.flushall()
 
         async def has_ended() -> bool:
-            newest = await newest_entry(redis, f"agent-stream:{run['conversation_id']}")
+            newest = await newest_entry(Commands(redis), f"agent-stream:{run['conversation_id']}")
             return newest is not None and newest.is_done
 
         await eventually(has_ended, "the run ends")
@@ -159,7 +160,7 @@ async def test_a_lost_producer_is_found(faulty: Service) -> None:
     conversation = uuid4().hex
     async with connect(faulty.redis_url) as redis:
         key = f"{{agent-stream:{conversation}}}"
-        now = await Conversations(redis).now()
+        now = await Conversations(Commands(redis)).now()
         state = ["agent", "Faulty", "status", "running", "attempt", "1", "next", "0", "start", "0-0"]
         state += ["created", str(now - 60_000), "lease", str(now - 30_000)]
         await redis.hset(f"{key}:run:r", items=state)

@@ -17,6 +17,7 @@ from streaming.entries import RunStatus, StreamChunk
 from streaming.identifiers import keys_of
 from streaming.store.run_states import Appended
 from streaming.writing.leases import LeaseKeeper
+from tests.appending import sending_by
 from tests.contract.reading import text_of
 from tests.contract.scripted_agent import DurableConversation, ScriptedAgent, Step, said
 from tests.topologies.servers import PATIENCE, Cluster, SentinelGroup, answers, start_server, valkey, wait_for
@@ -168,7 +169,7 @@ async def test_an_entry_that_was_read_and_then_lost_is_not_read_twice(
             raise RedisConnectionError
         return appended
 
-    monkeypatch.setattr(handler.runs, "append", lose_reply)
+    monkeypatch.setattr(handler.runs, "send_append", sending_by(lose_reply))
     for gate in talk.gates:
         gate.set()
     await talk.ends_well()

@@ -65,6 +65,6 @@ async def test_scripts_that_a_server_has_not_seen_are_sent_whole(
     conversation = new_id()
     handler = new_handler()
     attempt = await begin(handler, conversation, "r")
-    await handler.runs._redis.script_flush()
+    await handler.runs.commands.redis.script_flush()
     await handler.runs.append(attempt, 0, [text("a"), COMPLETED])
     assert text_of(await read_all(handler, conversation)) == "a"
