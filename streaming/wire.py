@@ -52,13 +52,18 @@ class Tap(asyncio.Protocol):
         else:
             self._on_replies(replies)
 
-    def eof_received(self) -> bool | None:
-        """Redis has closed its side."""
-        return self._drivers.eof_received()
+    def eof_received(self) -> bool:
+        """Redis has closed its side: nothing more comes. The driver's would keep the other side open."""
+        self._drivers.eof_received()
+        self._lose()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell both."""
         self._drivers.connection_lost(exc)
+        self._lose()
+
+    def _lose(self) -> None:
         self.is_lost = True
         self._on_lost()
 
