@@ -32,6 +32,8 @@ CALLS_UNDER_WAY: Final = 200
 BYTES_UNDER_WAY: Final = 8 * 1_048_576
 #: How often it is looked whether Redis still answers, and whether the connection is needed.
 LOOK_INTERVAL: Final = timedelta(seconds=1)
+#: How often within the time that a reply may take.
+LOOKS_AT_LEAST: Final = 4
 #: How long a busy connection is kept before the pool sees it again.
 HELD_AT_MOST: Final = timedelta(seconds=10)
 
@@ -170,7 +172,9 @@ class SharedConnection:
             self._is_leaving, self._outdated = False, None
             with tapped(connection, self._take, self._stirred.set) as self._tap:
                 self._flush()
-                await self._until_released(self._tap)
+                # A client may have a limit of its own.
+                limit = connection.socket_timeout or COMMAND_TIMEOUT.total_seconds()
+                await self._until_released(self._tap, limit)
         except (RedisError, OSError) as error:
             failure = error
             if self._tap is None:
@@ -184,26 +188,31 @@ class SharedConnection:
             self._bytes_under_way = 0
             await pool.release(connection)
 
-    async def _until_released(self, tap: Tap) -> None:
-        """Raises ``RedisError`` where the connection can't be used any more."""
+    async def _until_released(self, tap: Tap, limit: float) -> None:
+        """Wait, no longer than ``limit`` seconds for a reply.
+
+        Raises:
+            RedisError: the connection can't be used any more.
+        """
         loop = asyncio.get_running_loop()
+        look_interval = min(LOOK_INTERVAL.total_seconds(), limit / LOOKS_AT_LEAST)
         held_since = heard_at = loop.time()
         answered = -1
         while True:
-            await self._stir(LOOK_INTERVAL)
+            await self._stir(look_interval)
             self._raise_if_unusable(tap)
             is_idle = self._answered == answered
             if not is_idle:
                 heard_at, answered = loop.time(), self._answered
-            elif self._under_way and loop.time() - heard_at >= COMMAND_TIMEOUT.total_seconds():
+            elif self._under_way and loop.time() - heard_at >= limit:
                 raise RedisTimeoutError("Redis does not answer.")
             self._is_leaving = loop.time() - held_since >= HELD_AT_MOST.total_seconds()
             if not self._under_way and (is_idle or self._is_leaving):
                 return
 
-    async def _stir(self, within: timedelta) -> None:
+    async def _stir(self, within: float) -> None:
         self._stirred.clear()
-        handle = asyncio.get_running_loop().call_later(within.total_seconds(), self._stirred.set)
+        handle = asyncio.get_running_loop().call_later(within, self._stirred.set)
         try:
             await self._stirred.wait()
         finally:

@@ -102,12 +102,12 @@ async def _is_pushed_back(
     writer: RunWriter = stream._writer
 
     async def is_full() -> bool:
-        return len(writer._waiting) >= BUFFER
+        return writer._buffered >= BUFFER
 
     began = time.monotonic()
     await eventually(is_full, "a full buffer")
     held_at = agent.said
     while not running.done() and time.monotonic() - began < PATIENCE.total_seconds() / 2:
-        assert len(writer._waiting) <= BUFFER
+        assert writer._buffered <= BUFFER
         assert agent.said <= held_at + 1
         await asyncio.sleep(0.02)

@@ -222,8 +222,7 @@ def test_a_redis_that_hangs_is_given_up(
     runner: asyncio.Runner, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No reply for as long as a command may take: all who wait are told, and the next asks anew."""
-    monkeypatch.setattr(module, "LOOK_INTERVAL", timedelta(milliseconds=10))
-    monkeypatch.setattr(module, "COMMAND_TIMEOUT", timedelta(milliseconds=100))
+    monkeypatch.setattr("streaming.connections.COMMAND_TIMEOUT", timedelta(milliseconds=100))
 
     async def run() -> None:
         async with connect(server.url) as client:
