@@ -170,28 +170,42 @@ class _Run:
         self._store = store
         self._attempt = attempt
         self._waiting: list[NewEntry] = []
-        self._task: asyncio.Task[None] | None = None
+        self._under_way: list[NewEntry] = []
+        self._appended = 0
+        self._failure: Exception | None = None
+        self._all_there = asyncio.Event()
+        self._all_there.set()
         self.sent = 0
 
     def feed(self) -> None:
         """Append a chunk that is made now."""
         self._waiting.append(NewEntry(time.time_ns() // 1_000_000, stamped(self.sent)))
         self.sent += 1
-        if self._task is None:
-            self._task = asyncio.create_task(self._append())
+        if not self._under_way:
+            self._all_there.clear()
+            self._append()
 
-    async def _append(self) -> None:
-        appended = self.sent - len(self._waiting)
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            await self._store.append(self._attempt, appended, batch)
-            appended += len(batch)
-        self._task = None
+    def _append(self) -> None:
+        self._under_way, self._waiting = self._waiting, []
+        self._store.send_append(self._attempt, self._appended, self._under_way, self._take)
+
+    def _take(self, outcome: Appended | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self._failure = outcome
+            self._all_there.set()
+            return
+        self._appended += len(self._under_way)
+        self._under_way = []
+        if self._waiting:
+            self._append()
+        else:
+            self._all_there.set()
 
     async def flush(self) -> None:
         """Wait until all of it is in Redis."""
-        if self._task is not None:
-            await self._task
+        await self._all_there.wait()
+        if self._failure is not None:
+            raise self._failure
 
 
 async def feed(redis_url: str, pace: Pace) -> dict[str, object]:
