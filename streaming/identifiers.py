@@ -6,6 +6,8 @@ import re
 import secrets
 from typing import Final, NamedTuple
 
+import msgspec
+
 from streaming.errors import InvalidCursor, InvalidInput
 
 #: Characters the task hub and a Redis Cluster both take; ``@`` and ``{}`` have a meaning to them.
@@ -18,9 +20,10 @@ _UINT64_MAX: Final = 2**64 - 1
 _RANDOM_BYTES: Final = 16
 
 
-class EntryId(NamedTuple):
+class EntryId(msgspec.Struct, frozen=True, order=True, gc=False):
     """A Redis stream entry id, ordered as Redis orders it.
 
+    Each chunk has one, and the garbage collector need not know.
     Source: https://redis.io/docs/latest/develop/data-types/streams/#entry-ids
     """
 

@@ -11,6 +11,7 @@ measured, the writer must not be what is slow. ``fill`` writes one finished answ
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -224,6 +225,8 @@ async def feed(redis_url: str, pace: Pace) -> dict[str, object]:
 
         runs = await asyncio.gather(*(begin(number) for number in range(pace.streams)))
         await asyncio.to_thread(wait_for_go)
+        # The load is not to stall for its own garbage.
+        gc.disable()
         began_cpu, began, done = time.process_time(), time.monotonic(), 0
         while done < int(pace.seconds * pace.rate):
             for stream in due(pace, began, done):

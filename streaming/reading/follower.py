@@ -51,9 +51,13 @@ IDLE_CHANNEL: Final = "agent-stream-idle"
 PING_INTERVAL: Final = timedelta(seconds=30)
 #: Waiting readers are looked through this often for those that have waited long enough.
 PATROL_INTERVAL: Final = timedelta(milliseconds=250)
-_MESSAGE_KINDS: Final = (b"message", "message")
+#: Streams of one look, in about 0.1 ms; then what came meanwhile goes first.
+PATROLLED_AT_ONCE: Final = 100
 #: After trouble with Redis, the next try comes after this pause.
 RETRY_PAUSE: Final = timedelta(milliseconds=200)
+
+
+_MESSAGE_KINDS: Final = (b"message", "message")
 
 
 @contextlib.contextmanager
@@ -243,7 +247,9 @@ class StreamFollower:
         while not self.closed:
             await asyncio.sleep(PATROL_INTERVAL.total_seconds())
             now = asyncio.get_running_loop().time()
-            for stream in list(self._streams.values()):
+            for place, stream in enumerate(list(self._streams.values())):
+                if place % PATROLLED_AT_ONCE == PATROLLED_AT_ONCE - 1:
+                    await asyncio.sleep(0)
                 stream.patrol(now)
 
     async def _read_woken(self) -> None:

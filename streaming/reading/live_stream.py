@@ -121,13 +121,8 @@ class LiveStream:
 
     def patrol(self, now: float) -> None:
         """Let those go who have waited long enough, and forget those who have left."""
-        waiting: list[_Waiter] = []
-        for waiter in self._waiters:
-            if waiter.is_over(now):
-                waiter.wake(something_came=False)
-            else:
-                waiting.append(waiter)
-        self._waiters = waiting
+        leaving = {waiter for waiter in self._waiters if waiter.is_over(now)}
+        self._let_go(leaving, something_came=False)
 
     def take_message(self, message: bytes) -> bool:
         """Take the entries that a wake-up carries. ``False``: the stream has to be read."""
@@ -166,13 +161,15 @@ class LiveStream:
 
     def _offer(self, block: TextBlock) -> None:
         now = asyncio.get_running_loop().time()
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if waiter.takes(block, now):
-                self._waiters.append(waiter)
-            else:
-                waiter.wake(something_came=True)
+        leaving = {waiter for waiter in self._waiters if not waiter.takes(block, now)}
+        self._let_go(leaving, something_came=True)
         self._forget_if_all_wait()
+
+    def _let_go(self, leaving: set[_Waiter], *, something_came: bool) -> None:
+        if leaving:
+            self._waiters = [waiter for waiter in self._waiters if waiter not in leaving]
+        for waiter in leaving:
+            waiter.wake(something_came=something_came)
 
     def _forget_if_all_wait(self) -> None:
         """Keep nothing that all readers have: of thousands of streams it would be most of the memory."""

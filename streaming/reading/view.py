@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from streaming.entries import RESET, StreamChunk
 from streaming.reading.span import Span
 from streaming.reading.told import LOST_CODE, gap, reset
@@ -13,6 +15,13 @@ from streaming.text_blocks import Part, TextBlock
 
 #: Why a reader was told of a gap or reset, in telemetry.
 CURSOR_GONE: Final = "cursor_gone"
+
+
+class _Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a run stands. Each chunk makes one, for each reader: the garbage collector need not know."""
+
+    attempt: int
+    sequence: int
 
 
 class View:
@@ -37,10 +46,10 @@ class View:
         #: Whether it ended a run.
         self.at_terminal = False
         #: Of each run in progress: its attempt, and the sequence that should come next.
-        self._expected: dict[str, tuple[int, int]] = {}
+        self._expected: dict[str, _Place] = {}
         if span.expected is not None:
             run, attempt, sequence = span.expected
-            self._expected[run] = (attempt, sequence)
+            self._expected[run] = _Place(attempt, sequence)
 
     def told_at_start(self, span: Span) -> list[Part]:
         """What the reader is told before the first entry; mostly nothing."""
@@ -58,13 +67,13 @@ class View:
 
     def _goes_on(self, block: TextBlock) -> bool:
         """Whether it begins where the last entry of its run ended, so far as that is known."""
-        begins = (block.attempt, block.first_sequence)
-        return block.run is None or self._expected.get(block.run, begins) == begins
+        known = self._expected.get(block.run) if block.run is not None else None
+        return known is None or (known.sequence == block.first_sequence and known.attempt == block.attempt)
 
     def pass_over(self, block: TextBlock) -> None:
         """Stand behind a block that is the next, and was shown."""
         if block.run is not None:
-            self._expected[block.run] = (block.attempt, block.next_sequence)
+            self._expected[block.run] = _Place(block.attempt, block.next_sequence)
         self.cursor = block.last
         self.at_terminal = False
 
@@ -123,14 +132,16 @@ class View:
         if chunk.run is None or chunk.sequence is None:
             return None
         known = self._expected.get(chunk.run)
-        if known == (chunk.attempt, chunk.sequence) and chunk.type is None and not chunk.is_terminal:
+        here = _Place(chunk.attempt, chunk.sequence)
+        if known == here and chunk.type is None and not chunk.is_terminal:
             # Nearly always: the next one.
-            self._expected[chunk.run] = (chunk.attempt, chunk.sequence + 1)
+            self._expected[chunk.run] = _Place(chunk.attempt, chunk.sequence + 1)
             return chunk.sequence
-        attempt, expected = self._expected.pop(chunk.run, (chunk.attempt, None))
-        if attempt != chunk.attempt or chunk.type == RESET:
-            expected = None
+        self._expected.pop(chunk.run, None)
+        expected = None
+        if known is not None and known.attempt == chunk.attempt and chunk.type != RESET:
+            expected = known.sequence
         if not chunk.is_terminal:
             following = chunk.sequence + 1 if chunk.sequence == 0 else max(chunk.sequence + 1, expected or 0)
-            self._expected[chunk.run] = (chunk.attempt, following)
+            self._expected[chunk.run] = _Place(chunk.attempt, following)
         return expected
