@@ -15,7 +15,7 @@
 --          {'gap', sequence}   the batch leaves a hole; sequence is the one expected
 
 -- Appends set the TTLs anew when they were not set within this time (ms), or a tenth of the TTL.
-local SLIDES_EVERY = 1000
+local SLIDES_EVERY = 5000
 
 local stream, state = KEYS[1], KEYS[2]
 local run, attempt, owner, first = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -63,18 +63,8 @@ if stored > 0 then
   stored_ids(reply)
 end
 
--- TTLs slide, but to set two of them for each chunk would cost as much as to store it.
-local time = redis.call('TIME')
-local now, slid = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(held[6])
-local slides = stored == count or next_sequence == 0 or terminal ~= '' or not slid
-  or now < slid or now - slid >= math.min(SLIDES_EVERY, ttl / 10)
-
 -- The counter first: were it refused (ACL) after the entries, a repeated batch would add them again.
-if stored < count and slides then
-  redis.call('HSET', state, 'next', first + count, 'slid', string.format('%.0f', now))
-elseif stored < count then
-  redis.call('HSET', state, 'next', first + count)
-end
+if stored < count then redis.call('HSET', state, 'next', first + count) end
 local at, last_id, refused = 10, nil, nil
 -- The wake-up: the stream's newest entry before these, then id, fields, id, fields ... A reader whose newest entry
 -- is another has missed something, and reads the stream.
@@ -118,11 +108,16 @@ for i = 0, count - 1 do
 end
 
 if last_id or stored == count then
+  -- An id begins with the time. To ask for it for each chunk would cost a twentieth of all this.
+  local now, slid = last_id and tonumber(string.match(last_id, '^%d+')), tonumber(held[6])
   if last_id and terminal ~= '' and not refused then
     redis.call('HSET', state, 'status', terminal, 'terminal', last_id, 'ended', string.format('%.0f', now))
     redis.call('HDEL', state, 'lease')
   end
-  if slides then
+  -- TTLs slide, but to set two of them for each chunk would cost as much as to store it.
+  if not now or next_sequence == 0 or terminal ~= '' or not slid
+    or now < slid or now - slid >= math.min(SLIDES_EVERY, ttl / 10) then
+    if now then redis.call('HSET', state, 'slid', string.format('%.0f', now)) end
     redis.call('PEXPIRE', stream, ttl)
     redis.call('PEXPIRE', state, ttl)
   end
