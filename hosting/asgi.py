@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from hosting.http_protocol import DIRECT_WRITE
+from hosting.http_protocol import CLIENT_LINE, ClientLine
 from hosting.starlette_requests import read_request
 from streaming.cancellation import cancel_and_wait
 from streaming.errors import RequestTimedOut, RequestTooLarge
@@ -162,15 +163,22 @@ class _Answer(Response):
     async def stream(self, scope: Scope, head: Message, receive: Receive, send: Send) -> None:
         """Send a response that streams, all of it."""
         watch: set[asyncio.Task[None]] = set()
+        line: ClientLine | None = scope.get("extensions", {}).get(CLIENT_LINE)
         if self._pieces is None:
             return
         try:
             async with asyncio.timeout(self._longest) as limit, aclosing(self._pieces) as pieces:
-                watch.add(asyncio.create_task(_until_client_leaves(receive, limit), name="client-watch"))
+                if line is not None:
+                    line.when_left(partial(_expire, limit))
+                else:
+                    watch.add(asyncio.create_task(_until_client_leaves(receive, limit), name="client-watch"))
                 await send(head)
+                # Nobody needs it for hours.
+                del head
+                self.raw_headers = []
                 if scope["method"] != "HEAD":
-                    if self._direct is not None:
-                        self._direct.write = _direct_write(scope)
+                    if self._direct is not None and line is not None:
+                        self._direct.write = line.write
                     await _send(pieces, send, limit)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
@@ -180,6 +188,8 @@ class _Answer(Response):
             # The connection is closed without the response's end.
             _log.error("response broke off: error=%s", type(error).__name__)
         finally:
+            if line is not None:
+                line.when_left(None)
             await cancel_and_wait(watch)
 
 
@@ -191,12 +201,12 @@ async def _send(pieces: AsyncGenerator[bytes, None], send: Send, limit: asyncio.
         await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
-def _direct_write(scope: Scope) -> Callable[[bytes], bool] | None:
-    extension = scope.get("extensions", {}).get(DIRECT_WRITE)
-    return extension["write"] if extension is not None else None
-
-
 async def _until_client_leaves(receive: Receive, limit: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    limit.reschedule(asyncio.get_running_loop().time())
+    _expire(limit)
+
+
+def _expire(limit: asyncio.Timeout) -> None:
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())

@@ -44,27 +44,41 @@ def _written(error: StreamingError) -> bytes:
 
 _TOO_LARGE: Final = _written(HeadersTooLarge())
 
-#: Where a scope's ``extensions`` have a way to write a piece of the body past ``send``, without a task.
-DIRECT_WRITE: Final = "agent_stream.direct_write"
+#: Where a scope's ``extensions`` have the ``ClientLine`` of a response.
+CLIENT_LINE: Final = "agent_stream.client_line"
 
 
-def _direct_write(cycle: RequestResponseCycle) -> Callable[[bytes], bool]:
-    transport, flow = cycle.transport, cycle.flow
-    is_first = True
+class ClientLine:
+    """What a response that streams can do without a task: write, and hear that its client has left."""
 
-    def write(piece: bytes) -> bool:
+    __slots__ = ("_cycle", "_flow", "_is_first", "_seen", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle, seen: _Seen) -> None:
+        self._cycle = cycle
+        self._flow = cycle.flow
+        self._transport = cycle.transport
+        self._seen = seen
+        self._is_first = True
+
+    def write(self, piece: bytes) -> bool:
         """Write a piece as ``send`` would; ``False``: not now, since ``send`` would wait or do otherwise."""
-        nonlocal is_first
-        if flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
+        cycle = self._cycle
+        if self._flow.write_paused or cycle.disconnected or cycle.response_complete:
             return False
-        if is_first:
+        if self._is_first:
+            if not cycle.chunked_encoding:
+                return False
             # Else uvloop sends it at the loop's next turn, and a thousand clients wait for the last of them.
-            transport.set_write_buffer_limits(0)
-            is_first = False
-        transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self._transport.set_write_buffer_limits(0)
+            self._is_first = False
+        self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return True
 
-    return write
+    def when_left(self, call: Callable[[], None] | None) -> None:
+        """Call once the client has left, or now if it has; ``None``: not any more."""
+        self._seen.when_left = call
+        if call is not None and self._transport.is_closing():
+            call()
 
 
 class _Seen:
@@ -73,7 +87,7 @@ class _Seen:
     Apart from the protocol: with these it had so many attributes that each needed a dictionary of a kilobyte.
     """
 
-    __slots__ = ("head", "head_timer", "is_too_large", "unfinished")
+    __slots__ = ("head", "head_timer", "is_too_large", "unfinished", "when_left")
 
     def __init__(self) -> None:
         #: Bytes that the parser took since it last told of something whole: it keeps them.
@@ -82,6 +96,8 @@ class _Seen:
         self.head = 0
         self.is_too_large = False
         self.head_timer: asyncio.TimerHandle | None = None
+        #: Called when the client has left.
+        self.when_left: Callable[[], None] | None = None
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -99,6 +115,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Stop watching."""
         self._stop_waiting()
         super().connection_lost(exc)
+        if self._seen.when_left is not None:
+            self._seen.when_left()
 
     def data_received(self, data: bytes) -> None:
         """Take what comes, unless too much of it is unfinished."""
@@ -135,7 +153,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._seen.unfinished = 0
         self._stop_waiting()
         super().on_headers_complete()
-        self.scope["extensions"] = {DIRECT_WRITE: {"write": _direct_write(self.cycle)}}
+        line = ClientLine(self.cycle, self._seen)
+        # The specification would have a dictionary around it, for each of thousands of readers.
+        self.scope["extensions"] = {CLIENT_LINE: line}  # type: ignore[dict-item]
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, which is bounded where it is read."""

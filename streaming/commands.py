@@ -88,7 +88,7 @@ class Commands:
         async def ask() -> None:
             try:
                 [reply] = await self.execute_together(key, command)
-            except RedisError as error:
+            except Exception as error:  # noqa: BLE001 - it is for the one who asked
                 reply = error
             on_reply(reply)
 

@@ -48,6 +48,7 @@ class SharedConnection:
         """Share a connection of ``redis``, which takes no more than so many calls at once."""
         self._redis = redis
         self._most = calls_under_way
+        #: As many as there are callers: each waits for its reply before it asks on.
         self._waiting: deque[tuple[bytes, OnReply]] = deque()
         self._under_way: deque[tuple[int, OnReply]] = deque()
         self._bytes_under_way = 0
@@ -155,7 +156,7 @@ class SharedConnection:
             while self._waiting:
                 try:
                     await self._hold()
-                except (RedisError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - all who wait are told
                     self._fail(self._waiting, _as_redis_error(error))
         finally:
             self._holder = None
@@ -175,7 +176,7 @@ class SharedConnection:
                 # A client may have a limit of its own.
                 limit = connection.socket_timeout or COMMAND_TIMEOUT.total_seconds()
                 await self._until_released(self._tap, limit)
-        except (RedisError, OSError) as error:
+        except Exception as error:
             failure = error
             if self._tap is None:
                 raise
@@ -244,4 +245,6 @@ def _tell(on_reply: OnReply, reply: Any) -> None:
 def _as_redis_error(error: Exception | None) -> RedisError:
     if isinstance(error, RedisError):
         return error
+    # The driver raises whatever it meets where a connection is closed under it.
+    _log.debug("connection to Redis lost", exc_info=error)
     return RedisConnectionError("The connection to Redis was lost.")

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from streaming.commands import Commands, fields_of
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
@@ -190,7 +189,7 @@ class RunStore:
         def take(reply: Any) -> None:
             outcome: Appended | Exception
             try:
-                outcome = reply if isinstance(reply, RedisError) else _appended(reply, first)
+                outcome = reply if isinstance(reply, Exception) else _appended(reply, first)
             except Exception as failure:  # noqa: BLE001 - it is for the one who asked
                 outcome = failure
             on_outcome(outcome)

@@ -93,7 +93,7 @@ class Scripts:
         async def call() -> None:
             try:
                 reply = await self.call(name, keys, arguments, is_replicated=is_replicated)
-            except RedisError as error:
+            except Exception as error:  # noqa: BLE001 - it is for the one who asked
                 reply = error
             on_reply(reply)
 

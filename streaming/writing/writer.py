@@ -160,13 +160,16 @@ class RunWriter:
     def _take(self, outcome: Appended | Exception) -> None:
         if isinstance(outcome, RedisError):
             self._send_again_later(outcome)
-        elif isinstance(outcome, Exception):
+            return
+        if isinstance(outcome, Exception):
             self._fail(outcome)
-        else:
-            self._note(outcome)
-            if self._waiting:
-                self._send_next()
-            self._progress.set()
+            return
+        self._note(outcome)
+        if self._waiting:
+            self._send_next()
+        self._progress.set()
+        if outcome.cancel_requested:
+            self._on_cancel()
 
     def _send_again_later(self, error: RedisError) -> None:
         """While Redis is away: the script drops what is there already."""
@@ -201,8 +204,6 @@ class RunWriter:
         milliseconds = appended.entry_ids[-1].partition("-")[0]
         if milliseconds:
             self._redis_clock = (int(milliseconds), self._first_sent_at)
-        if appended.cancel_requested:
-            self._on_cancel()
 
     def _fail(self, failure: Exception) -> None:
         """Send nothing more."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from hosting.http_protocol import DIRECT_WRITE
+from hosting.http_protocol import CLIENT_LINE
 from tests.integration.wire import answers_of, exchange, served
 from tests.service import PATIENCE
 
@@ -18,7 +18,7 @@ GET: Final = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 def direct_write_of(scope: Any) -> Any:
     """What the protocol offers."""
-    return scope["extensions"][DIRECT_WRITE]["write"]
+    return scope["extensions"][CLIENT_LINE].write
 
 
 async def test_direct_writes_are_what_send_writes() -> None:
@@ -110,3 +110,38 @@ async def test_bodies_that_are_not_chunked_are_not_written_past_send(head: bytes
         received = await asyncio.to_thread(exchange, address, head, ends=False)
     assert answers == [False]
     assert answers_of(received) == [200]
+
+
+async def test_who_leaves_is_noticed_without_a_task() -> None:
+    """A response hears that its client has left, at once if it has already, and not if it asks no more."""
+    left: list[str] = []
+    was_left = asyncio.Event()
+
+    def leave(said: str) -> None:
+        left.append(said)
+        was_left.set()
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        line = scope["extensions"][CLIENT_LINE]
+        await send(HEAD)
+        line.when_left(lambda: leave("unwanted"))
+        line.when_left(None)
+        line.when_left(lambda: leave("first"))
+        async with asyncio.timeout(PATIENCE):
+            await was_left.wait()
+        line.when_left(lambda: leave("again"))
+        line.when_left(None)
+        was_left.clear()
+        leave("done")
+
+    async with served(app) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        assert not left
+        writer.close()
+        async with asyncio.timeout(PATIENCE):
+            while "done" not in left:
+                await was_left.wait()
+                await asyncio.sleep(0)
+    assert left == ["first", "again", "done"]
