@@ -7,6 +7,7 @@ import contextlib
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from types import FrameType
@@ -28,6 +29,10 @@ STOP_GRACE: Final = timedelta(seconds=3)
 #: framework's, and to look much more seldom than this lets memory grow with every run.
 YOUNG_OBJECTS: Final = 10_000
 LOOKS: Final = (10, 5)
+
+#: How long a thread that computes (an agent's, its framework's) may keep others waiting, readers among them.
+#: Python's 5 ms are many times what a chunk takes on its way.
+SWITCH_INTERVAL: Final = timedelta(milliseconds=1)
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,6 +85,7 @@ class Server(uvicorn.Server):
         """Start listening, then say so."""
         await super().startup(sockets)
         _leave_startup_alone()
+        sys.setswitchinterval(SWITCH_INTERVAL.total_seconds())
         self._on_ready()
 
 
