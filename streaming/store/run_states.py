@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from streaming.entries import RunStatus
 from streaming.identifiers import keys_of
 
@@ -95,9 +97,8 @@ class Forgotten:
     newest: int
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What an append did."""
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    """What an append did. There is one for each chunk that comes alone."""
 
     #: Ids of the batch's entries in order; ``""`` for one that was stored before and is trimmed by now.
     entry_ids: list[str]

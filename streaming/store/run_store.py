@@ -340,7 +340,8 @@ class RunStore:
 
 
 def _appended(reply: Sequence[Any], first: int) -> Appended:
-    _raise_refusal(reply, first=first)
+    if reply[0] != b"ok":
+        _raise_refusal(reply, first=first)
     return Appended([_str(entry_id) for entry_id in reply[2:]], bool(reply[1]))
 
 
