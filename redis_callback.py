@@ -288,6 +288,8 @@ class _RunStream:
             call["arguments"] = dict(arguments)  # type: ignore[assignment]  # a provider that sends it whole
 
     def _finished_calls(self) -> list[NewEntry]:
+        if not self._calls:
+            return []
         calls, self._calls = self._calls, {}
         return [_event(TOOL_CALL, call) for call in calls.values()]
 

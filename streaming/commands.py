@@ -38,11 +38,6 @@ class Commands:
         """Whether one command can't take keys of several slots."""
         return is_cluster(self.redis)
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether a command that was asked for has not left yet."""
-        return bool(self._asking) if self._shared is None else self._shared.has_unsent
-
     async def execute(self, key: str, *command: Any) -> Any:
         """What Redis answers to a command; ``key`` is one of its keys.
 
@@ -79,11 +74,13 @@ class Commands:
         async with self._turns:
             return await execute_together(self.redis, key, *asked)
 
-    def send(self, key: str, command: Sequence[Any], on_reply: OnReply) -> None:
-        """Give ``on_reply`` what Redis answers, or a ``RedisError``: the command may be executed then."""
+    def send(self, key: str, command: Sequence[Any], on_reply: OnReply) -> bool:
+        """Give ``on_reply`` what Redis answers, or the error: the command may be executed then.
+
+        Returns whether it leaves at the loop's next turn; else it takes a few more.
+        """
         if self._shared is not None:
-            self._shared.send(tuple(command), on_reply)
-            return
+            return self._shared.send(tuple(command), on_reply)
 
         async def ask() -> None:
             try:
@@ -95,6 +92,7 @@ class Commands:
         asking = asyncio.create_task(ask(), name="redis-command")
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
+        return False
 
 
 def checked(reply: Any) -> Any:

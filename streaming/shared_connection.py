@@ -63,23 +63,21 @@ class SharedConnection:
         self._stirred = asyncio.Event()
         self._holder: asyncio.Task[None] | None = None
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether calls have not left yet."""
-        return bool(self._waiting)
-
-    def send(self, command: tuple[Any, ...], on_reply: OnReply) -> None:
+    def send(self, command: tuple[Any, ...], on_reply: OnReply) -> bool:
         """Call ``on_reply`` with what Redis answers, or a ``RedisError``: the command may be executed then.
 
-        A command may not block in Redis.
+        A command may not block in Redis. Returns whether it leaves at the loop's next turn; else it waits
+        for a connection.
         """
         self._waiting.append((hiredis.pack_command(command), on_reply))
-        if self._tap is not None:
-            if not self._flush_is_due:
-                self._flush_is_due = True
-                asyncio.get_running_loop().call_soon(self._flush)
-        elif self._holder is None:
-            self._holder = asyncio.create_task(self._hold_while_needed(), name="redis-shared-connection")
+        if self._tap is None:
+            if self._holder is None:
+                self._holder = asyncio.create_task(self._hold_while_needed(), name="redis-shared-connection")
+            return False
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+        return True
 
     async def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What Redis answers to each; errors that it answered are among them.

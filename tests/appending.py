@@ -13,7 +13,7 @@ from streaming.store.run_states import Appended, Attempt
 Append = Callable[..., Awaitable[Any]]
 
 
-def sending_by(append: Append) -> Callable[..., None]:
+def sending_by(append: Append) -> Callable[..., bool]:
     """``RunStore.send_append`` by a coroutine function."""
     under_way: set[asyncio.Task[None]] = set()
 
@@ -22,7 +22,7 @@ def sending_by(append: Append) -> Callable[..., None]:
         first: int,
         entries: Sequence[NewEntry],
         on_outcome: Callable[[Appended | Exception], None],
-    ) -> None:
+    ) -> bool:
         async def run() -> None:
             try:
                 outcome = await append(attempt, first, entries)
@@ -33,5 +33,6 @@ def sending_by(append: Append) -> Callable[..., None]:
         task = asyncio.create_task(run())
         under_way.add(task)
         task.add_done_callback(under_way.discard)
+        return False
 
     return send_append

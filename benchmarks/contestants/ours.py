@@ -56,7 +56,7 @@ _BEGIN_AT_ONCE: Final = 200
 class _Agent:
     """The runs of an agent, as the framework executes them: one task each, updates to the callback."""
 
-    def __init__(self, redis_url: str, streams: int, stored: Callable[[NewEntry], None] | None) -> None:
+    def __init__(self, redis_url: str, streams: int, stored: Callable[[list[NewEntry]], None] | None) -> None:
         self._handlers = LoopLocal(lambda: _handler(redis_url, stored))
         self._leases = LeaseKeeper(lambda: connect(redis_url), _TTL)
         self._callback = RedisStreamCallback(self._handlers.get, self._leases)
@@ -104,7 +104,7 @@ class _Agent:
         await asyncio.to_thread(self._leases.close)
 
 
-def _handler(redis_url: str, stored: Callable[[NewEntry], None] | None) -> RedisStreamResponseHandler:
+def _handler(redis_url: str, stored: Callable[[list[NewEntry]], None] | None) -> RedisStreamResponseHandler:
     handler = RedisStreamResponseHandler(connect(redis_url), _TTL)
     if stored is not None:
         send_append = handler.runs.send_append
@@ -114,14 +114,13 @@ def _handler(redis_url: str, stored: Callable[[NewEntry], None] | None) -> Redis
             first: int,
             entries: list[NewEntry],
             on_outcome: Callable[[Appended | Exception], None],
-        ) -> None:
+        ) -> bool:
             def take(outcome: Appended | Exception) -> None:
                 if isinstance(outcome, Appended):
-                    for entry in entries:
-                        stored(entry)
+                    stored(entries)
                 on_outcome(outcome)
 
-            send_append(attempt, first, entries, take)
+            return send_append(attempt, first, entries, take)
 
         # Whoever appends through the store is timed, from the chunk's own stamp to the reply of Redis.
         vars(handler.runs)["send_append"] = timed_append
@@ -130,24 +129,29 @@ def _handler(redis_url: str, stored: Callable[[NewEntry], None] | None) -> Redis
 
 async def run_agent(redis_url: str, pace: Pace) -> dict[str, object]:
     """Write as an agent; paced, each chunk's time until it was in Redis is told too."""
-    acknowledged: list[float] = []
+    # What is measured is not the measuring: this is worked out afterwards.
+    texts: list[str] = []
+    times: list[int] = []
 
-    def stored(entry: NewEntry) -> None:
-        if entry.text:
-            made = int(entry.text.partition(" ")[2][:-1])
-            acknowledged.append((time.monotonic_ns() - made) / 1e6)
+    def stored(entries: list[NewEntry]) -> None:
+        texts.extend([entry.text for entry in entries])
+        times.extend([time.monotonic_ns()] * len(entries))
 
     agent = _Agent(redis_url, pace.streams, stored if pace.rate else None)
     await agent.begin()
     await asyncio.to_thread(wait_for_go)
     pacing = await _cpu_of_pacing(pace)
-    acknowledged.clear()
+    texts.clear()
+    times.clear()
     began_cpu, began = time.process_time(), time.monotonic()
     written = await drive(pace, agent.write)
     await agent.flush()
     took, cpu = time.monotonic() - began, time.process_time() - began_cpu
     await agent.close()
     chunks = sum(written.sent)
+    acknowledged = [
+        (at - int(text.partition(" ")[2][:-1])) / 1e6 for text, at in zip(texts, times, strict=True) if text
+    ]
     if pace.rate and len(acknowledged) < chunks:
         raise RuntimeError(f"{len(acknowledged)} of {chunks} chunks were acknowledged.")
     return {"sent": written.sent, "took": took, "cpu": cpu, "pacing": pacing, "stored": acknowledged}

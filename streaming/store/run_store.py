@@ -183,8 +183,11 @@ class RunStore:
         first: int,
         entries: Sequence[NewEntry],
         on_outcome: Callable[[Appended | Exception], None],
-    ) -> None:
-        """``append`` without a task: ``on_outcome`` is given what it returns or raises."""
+    ) -> bool:
+        """``append`` without a task: ``on_outcome`` is given what it returns or raises.
+
+        Returns whether it leaves at the loop's next turn; else it takes a few more.
+        """
 
         def take(reply: Any) -> None:
             outcome: Appended | Exception
@@ -195,12 +198,7 @@ class RunStore:
             on_outcome(outcome)
 
         keys, arguments = self._append_call(attempt, first, entries)
-        self._scripts.send("append", keys, arguments, take, is_replicated=True)
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether something that was asked for has not left for Redis yet."""
-        return self._scripts.has_unsent
+        return self._scripts.send("append", keys, arguments, take, is_replicated=True)
 
     def _append_call(
         self, attempt: Attempt, first: int, entries: Sequence[NewEntry]

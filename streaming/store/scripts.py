@@ -34,11 +34,6 @@ class Scripts:
         self._wait_replicas = wait_replicas
         self._calling: set[asyncio.Task[None]] = set()
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether a call has not left yet."""
-        return bool(self._calling) or self._commands.has_unsent
-
     async def call(
         self, name: str, keys: Sequence[str], arguments: Sequence[str | int], *, is_replicated: bool = False
     ) -> Any:
@@ -66,8 +61,11 @@ class Scripts:
         on_reply: OnReply,
         *,
         is_replicated: bool = False,
-    ) -> None:
-        """Call a script; ``on_reply`` is given what ``call`` would return or, of Redis' errors, raise."""
+    ) -> bool:
+        """Call a script; ``on_reply`` is given what ``call`` would return or raise.
+
+        Returns whether it leaves at the loop's next turn; else it takes a few more.
+        """
 
         def take(reply: Any) -> None:
             if isinstance(reply, NoScriptError):
@@ -77,9 +75,9 @@ class Scripts:
 
         if is_replicated and self._wait_replicas:
             self._call_later(name, keys, arguments, on_reply, is_replicated=True)
-        else:
-            _, digest = _script(self._folder, name)
-            self._commands.send(keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments), take)
+            return False
+        _, digest = _script(self._folder, name)
+        return self._commands.send(keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments), take)
 
     def _call_later(
         self,

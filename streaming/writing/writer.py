@@ -31,8 +31,8 @@ BATCH_SIZE: Final = 1_048_576
 BUFFER_ENTRIES: Final = 5_000
 #: Characters that wait in memory before the agent has to.
 BUFFER_SIZE: Final = 8 * 1_048_576
-#: Turns of the event loop until a batch is on its way, at most; nearly always it is one.
-TURNS_TO_SEND: Final = 3
+#: Turns of the event loop until a batch is on its way, where a connection has to be taken first; else one.
+TURNS_TO_CONNECT: Final = 3
 #: How long Redis may stay away before the stream is given up. Longer than a restart or a failover takes.
 PATIENCE: Final = timedelta(seconds=60)
 #: Pauses between tries grow from the first to the second, with jitter against writers in step.
@@ -111,12 +111,9 @@ class RunWriter:
         self._buffered_size += entry.size
         self._telemetry.buffered(1)
         if not self._batch:
-            self._send_next()
             # What the agent does next may block the loop, so this is sent before.
-            for _ in range(TURNS_TO_SEND):
+            for _ in range(1 if self._send_next() else TURNS_TO_CONNECT):
                 await asyncio.sleep(0)
-                if not self._store.has_unsent:
-                    break
 
     async def flush(self) -> None:
         """Wait until all that was handed over is in Redis.
@@ -138,8 +135,11 @@ class RunWriter:
         if self._failure is not None:
             raise self._failure
 
-    def _send_next(self) -> None:
-        """Send what waits. No task for it: thousands of runs would each have one start for each chunk."""
+    def _send_next(self) -> bool:
+        """Send what waits. No task for it: thousands of runs would each have one start for each chunk.
+
+        Returns whether it leaves at the loop's next turn.
+        """
         waiting, batch = self._waiting, self._batch
         batch.append(waiting.popleft())
         size = batch[0].size
@@ -147,15 +147,15 @@ class RunWriter:
             size += waiting[0].size
             batch.append(waiting.popleft())
         self._batch_size = size
-        self._first_sent_at = self._loop.time()
-        self._send()
+        self._first_sent_at = self._sent_at = self._loop.time()
+        return self._send()
 
-    def _send(self) -> None:
-        self._sent_at = self._loop.time()
+    def _send(self) -> bool:
         try:
-            self._store.send_append(self.attempt, self._next_sequence, self._batch, self._take)
+            return self._store.send_append(self.attempt, self._next_sequence, self._batch, self._take)
         except Exception as failure:  # noqa: BLE001 - told to the one who waits for the flush
             self._fail(failure)
+            return True
 
     def _take(self, outcome: Appended | Exception) -> None:
         if isinstance(outcome, RedisError):
@@ -187,6 +187,7 @@ class RunWriter:
     def _send_again(self) -> None:
         self.retries += 1
         self._telemetry.append_retried()
+        self._sent_at = self._loop.time()
         self._send()
 
     def _note(self, appended: Appended) -> None:

@@ -47,11 +47,6 @@ class FaultyStore(RunStore):
             raise self.after.pop()
         return appended
 
-    @property
-    def has_unsent(self) -> bool:
-        """As far as anybody knows."""
-        return True
-
 
 @pytest.fixture
 def store(handler: RedisStreamResponseHandler) -> FaultyStore:

@@ -120,7 +120,7 @@ def test_what_is_asked_in_one_turn_leaves_together(
             second = sent(shared, ("ECHO", "b"))
             await asyncio.sleep(0)
             assert writes == [100, 1]
-            assert not shared.has_unsent
+            assert not shared._waiting
             assert await asyncio.gather(*first, *second) == [b"a"] * 100 + [b"b"]
 
     runner.run(run())
@@ -136,7 +136,7 @@ def test_redis_is_not_given_more_than_so_much(runner: asyncio.Runner, server: Re
             server.signal(signal.SIGSTOP)
             replies = sent(shared, *[("ECHO", "a")] * 100)
             await asyncio.sleep(0)
-            assert shared.has_unsent
+            assert shared._waiting
             assert len(shared._under_way) == 10
             server.signal(signal.SIGCONT)
             assert await asyncio.gather(*replies) == [b"a"] * 100
