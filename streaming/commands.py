@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -82,17 +82,26 @@ class Commands:
         if self._shared is not None:
             return self._shared.send(tuple(command), on_reply)
 
-        async def ask() -> None:
+        async def ask() -> Any:
+            [reply] = await self.execute_together(key, command)
+            return reply
+
+        self.tell(ask(), on_reply)
+        return False
+
+    def tell(self, asked: Coroutine[Any, Any, Any], on_reply: OnReply) -> None:
+        """Give ``on_reply`` what a coroutine returns or raises."""
+
+        async def run() -> None:
             try:
-                [reply] = await self.execute_together(key, command)
+                reply = await asked
             except Exception as error:  # noqa: BLE001 - it is for the one who asked
                 reply = error
             on_reply(reply)
 
-        asking = asyncio.create_task(ask(), name="redis-command")
+        asking = asyncio.create_task(run(), name="redis-command")
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
-        return False
 
 
 def checked(reply: Any) -> Any:
@@ -109,8 +118,9 @@ def checked(reply: Any) -> Any:
 def fields_of(reply: Mapping[Any, Any] | Sequence[Any]) -> dict[str, str]:
     """A hash, in any of the shapes in which it is given."""
     pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    return {_text(name): _text(value) for name, value in pairs}
+    return {as_text(name): as_text(value) for name, value in pairs}
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value of a reply, which the driver may have decoded."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from bridges.audit_trail.events import EventType, StoredEvent, Thread, TrailEvent
 from bridges.audit_trail.settings import AuditTrailSettings
 from bridges.audit_trail.store import Batch, Selection
-from streaming.commands import Commands, checked
+from streaming.commands import Commands, as_text, checked
 from streaming.entries import to_json
 from streaming.identifiers import EntryId, keys_of, parse_entry_id
 from streaming.store.scripts import Scripts
@@ -49,7 +49,7 @@ class RedisTrailStore:
         for event in batch.events:
             arguments += [event.timestamp, event.type.value, to_json(dict(event.data))]
         reply = await self._scripts.call("append", _keys(batch.thread), arguments)
-        return _str(reply) == "ok"
+        return as_text(reply) == "ok"
 
     async def read(self, thread: Thread, wanted: Selection) -> list[StoredEvent]:
         """Read events; see ``TrailStore``."""
@@ -61,10 +61,10 @@ class RedisTrailStore:
             for entry_id, fields in page:
                 run, event = _event(fields)
                 if wanted.has(run, event):
-                    found.append((parse_entry_id(_str(entry_id)), run, event))
+                    found.append((parse_entry_id(as_text(entry_id)), run, event))
             if len(page) < PAGE:
                 break
-            start = f"({_str(page[-1][0])}"
+            start = f"({as_text(page[-1][0])}"
         del found[wanted.limit :]
         requests = await self._requests(thread, {run for _, run, _ in found})
         return [StoredEvent(entry_id, run, requests.get(run), event) for entry_id, run, event in found]
@@ -75,7 +75,7 @@ class RedisTrailStore:
             return {}
         fields = [f"request:{run}" for run in runs]
         values: list[Any] = await self._redis.hmget(_keys(thread)[1], fields)
-        return {run: _str(value) for run, value in zip(runs, values, strict=True) if value is not None}
+        return {run: as_text(value) for run, value in zip(runs, values, strict=True) if value is not None}
 
     async def is_settled(self, thread: Thread, run: str) -> bool:
         """Whether a run is closed or deleted; see ``TrailStore``."""
@@ -98,13 +98,9 @@ def _keys(thread: Thread) -> list[str]:
 
 
 def _event(fields: dict[Any, Any]) -> tuple[str, TrailEvent]:
-    held = {_str(name): _str(value) for name, value in fields.items()}
+    held = {as_text(name): as_text(value) for name, value in fields.items()}
     event = TrailEvent(int(held["timestamp"]), EventType(held["type"]), json.loads(held["data"]))
     return held["run"], event
-
-
-def _str(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
 
 
 def _milliseconds(value: timedelta) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from streaming.commands import Commands, checked, fields_of
+from streaming.commands import Commands, as_text, checked, fields_of
 from streaming.identifiers import FIRST, EntryId, conversation_of, keys_of, split_entry_id
 from streaming.store.run_states import RunState, decode_state
 from streaming.store.stored_entries import PAGE
@@ -146,7 +146,7 @@ class Conversations:
             )
             cursors, keys = reply
             cursor = int(next(iter(cursors.values())) if isinstance(cursors, dict) else cursors)
-            names = (conversation_of(_text(key)) for key in keys)
+            names = (conversation_of(as_text(key)) for key in keys)
             found.update((name, None) for name in names if name is not None)
             if cursor == 0:
                 return True
@@ -174,7 +174,7 @@ class Conversations:
         )
         is_stream = _is_stream(kind)
         last = checked(newest) if is_stream else []
-        names = [_text(name) for name in checked(latest)]
+        names = [as_text(name) for name in checked(latest)]
         if checked(ttl) == GONE and not names:
             return None
         return Glance(
@@ -201,7 +201,7 @@ class Conversations:
             ("ZRANGE", keys.runs, 0, -1),
             ("TIME",),
         )
-        runs = [_text(name) for name in checked(names)]
+        runs = [as_text(name) for name in checked(names)]
         records = await self.records(conversation_id, runs)
         known = {*agents, *(record.fields.get("agent", "") for record in records)}
         # The name that the framework gives an agent's entity.
@@ -223,7 +223,7 @@ class Conversations:
         replies = [checked(reply) for reply in await self._commands.execute_together(names[0], *asked)]
         found = zip(names, replies[::2], replies[1::2], strict=True)
         return tuple(
-            StoredKey(name, _text(kind), int(ttl)) for name, kind, ttl in found if _text(kind) != "none"
+            StoredKey(name, as_text(kind), int(ttl)) for name, kind, ttl in found if as_text(kind) != "none"
         )
 
     async def record(self, conversation_id: str, run: str) -> RunRecord | None:
@@ -247,12 +247,12 @@ class Conversations:
         """The next page of entries as they are stored; a cluster's driver gives each field once."""
         stream = keys_of(conversation_id).stream
         reply = await self._commands.page(stream, "XRANGE", stream, f"({after}", "+", "COUNT", PAGE)
-        return [(_text(entry_id), _flat(fields)) for entry_id, fields in reply]
+        return [(as_text(entry_id), _flat(fields)) for entry_id, fields in reply]
 
 
 def _is_stream(kind: Any) -> bool:
     """Whether a key may be read as a stream: it is one, or nothing."""
-    return _text(checked(kind)) in ("stream", "none")
+    return as_text(checked(kind)) in ("stream", "none")
 
 
 def _milliseconds(time: Sequence[Any]) -> int:
@@ -263,7 +263,3 @@ def _milliseconds(time: Sequence[Any]) -> int:
 def _flat(fields: Any) -> list[bytes]:
     pairs = [part for pair in fields.items() for part in pair] if isinstance(fields, Mapping) else fields
     return [part if isinstance(part, bytes) else str(part).encode() for part in pairs]
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

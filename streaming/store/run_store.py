@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from streaming.commands import Commands, fields_of
+from streaming.commands import Commands, as_text, fields_of
 from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
@@ -161,7 +161,7 @@ class RunStore:
             owner=owner,
             began=began,
             created=created,
-            trace=_str(reply[6]),
+            trace=as_text(reply[6]),
         )
 
     async def append(self, attempt: Attempt, first: int, entries: Sequence[NewEntry]) -> Appended:
@@ -217,7 +217,7 @@ class RunStore:
     async def append_anonymous(self, conversation_id: str, fields: Sequence[str]) -> str:
         """Append one entry that belongs to no registered run. Returns its id."""
         keys = keys_of(conversation_id)
-        return _str(
+        return as_text(
             await self._scripts.call("append_anonymous", [keys.stream], [self._ttl, keys.channel, *fields])
         )
 
@@ -249,7 +249,7 @@ class RunStore:
                 *outcome.fields()[4:],
             ],
         )
-        settlement = Settlement(_str(reply[0]))
+        settlement = Settlement(as_text(reply[0]))
         if settlement is Settlement.SETTLED:
             ended = TerminalWritten(state.agent, status.value, outcome.code or "")
             self.telemetry.terminal_written(ended)
@@ -276,27 +276,27 @@ class RunStore:
             [keys.stream, keys.runs, keys.run(run)],
             [attempt, self._ttl, _milliseconds(LEASE)],
         )
-        if _str(reply[0]) == "lost":
+        if as_text(reply[0]) == "lost":
             return None
-        return Renewal(RunStatus(_str(reply[0])), int(reply[1]), bool(reply[2]), _str(reply[3]))
+        return Renewal(RunStatus(as_text(reply[0])), int(reply[1]), bool(reply[2]), as_text(reply[3]))
 
     async def request_cancel(self, conversation_id: str, run: str) -> RunStatus | None:
         """Ask a run to stop. Returns where it stood; ``None`` if there is no such run."""
         key = keys_of(conversation_id).run(run)
         reply = await self._scripts.call("cancel", [key], [CONTROL_CHANNEL, conversation_id, run])
-        status = _str(reply[0])
+        status = as_text(reply[0])
         return None if status == "lost" else RunStatus(status)
 
     async def latest_run(self, conversation_id: str) -> RunState | None:
         """The conversation's latest registered run, if its state is still there."""
         runs = keys_of(conversation_id).runs
         newest = await self.commands.execute(runs, "ZREVRANGE", runs, 0, 0)
-        return await self.state(conversation_id, _str(newest[0])) if newest else None
+        return await self.state(conversation_id, as_text(newest[0])) if newest else None
 
     async def registered(self, conversation_id: str) -> list[str]:
         """The conversation's registered runs, the latest first."""
         runs = keys_of(conversation_id).runs
-        return [_str(run) for run in await self.commands.execute(runs, "ZREVRANGE", runs, 0, -1)]
+        return [as_text(run) for run in await self.commands.execute(runs, "ZREVRANGE", runs, 0, -1)]
 
     async def state(self, conversation_id: str, run: str) -> RunState | None:
         """What is known of one run; ``None`` if it never was or has expired."""
@@ -330,7 +330,7 @@ class RunStore:
         """All runs without a terminal. Walks the whole key space: for the start of an embedded server."""
         found: list[RunState] = []
         async for key in self.commands.redis.scan_iter(match="{agent-stream:*}:run:*", count=1_000):
-            tag, _, run = _str(key).partition("}:run:")
+            tag, _, run = as_text(key).partition("}:run:")
             state = await self.state(tag.removeprefix("{agent-stream:"), run)
             if state is not None and not state.status.is_terminal:
                 found.append(state)
@@ -340,24 +340,20 @@ class RunStore:
 def _appended(reply: Sequence[Any], first: int) -> Appended:
     if reply[0] != b"ok":
         _raise_refusal(reply, first=first)
-    return Appended([_str(entry_id) for entry_id in reply[2:]], bool(reply[1]))
+    return Appended([as_text(entry_id) for entry_id in reply[2:]], bool(reply[1]))
 
 
 def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:
-    outcome = _str(reply[0])
+    outcome = as_text(reply[0])
     if outcome == "ok":
         return
     if outcome == "fenced":
         raise AttemptFenced(f"Attempt {int(reply[1])} has taken over the run.")
     if outcome == "ended":
-        raise RunEnded(f"The run has ended: {_str(reply[1])}.")
+        raise RunEnded(f"The run has ended: {as_text(reply[1])}.")
     if outcome == "gap":
         raise SequenceGap(f"The next sequence is {int(reply[1])}, not {first}.")
     raise RunLost
-
-
-def _str(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
 
 
 def _milliseconds(value: timedelta) -> int:

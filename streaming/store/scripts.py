@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
@@ -32,7 +31,6 @@ class Scripts:
         self._commands = commands
         self._folder = folder
         self._wait_replicas = wait_replicas
-        self._calling: set[asyncio.Task[None]] = set()
 
     async def call(
         self, name: str, keys: Sequence[str], arguments: Sequence[str | int], *, is_replicated: bool = False
@@ -67,37 +65,20 @@ class Scripts:
         Returns whether it leaves at the loop's next turn; else it takes a few more.
         """
 
+        def call_later() -> None:
+            self._commands.tell(self.call(name, keys, arguments, is_replicated=is_replicated), on_reply)
+
         def take(reply: Any) -> None:
             if isinstance(reply, NoScriptError):
-                self._call_later(name, keys, arguments, on_reply, is_replicated=is_replicated)
+                call_later()
             else:
                 on_reply(reply)
 
         if is_replicated and self._wait_replicas:
-            self._call_later(name, keys, arguments, on_reply, is_replicated=True)
+            call_later()
             return False
         _, digest = _script(self._folder, name)
         return self._commands.send(keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments), take)
-
-    def _call_later(
-        self,
-        name: str,
-        keys: Sequence[str],
-        arguments: Sequence[str | int],
-        on_reply: OnReply,
-        *,
-        is_replicated: bool,
-    ) -> None:
-        async def call() -> None:
-            try:
-                reply = await self.call(name, keys, arguments, is_replicated=is_replicated)
-            except Exception as error:  # noqa: BLE001 - it is for the one who asked
-                reply = error
-            on_reply(reply)
-
-        calling = asyncio.create_task(call(), name="script-call")
-        self._calling.add(calling)
-        calling.add_done_callback(self._calling.discard)
 
     async def _execute(self, key: str, command: tuple[Any, ...], replicas: int) -> Any:
         if replicas:

@@ -119,5 +119,6 @@ async def test_any_reply_is_cut_anywhere(
 
     async with leases_on(proxy.url) as leases:
         given = await Load(handler, leases, runs=20, chunks=60).under(cut_all)
-    assert proxy.faults > 50
+    # Fewer than there are commands: one that is cut takes all that share its connection.
+    assert proxy.faults > 20
     assert {chunk.type for chunks in given.values() for chunk in chunks} == {None}

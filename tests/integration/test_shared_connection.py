@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,18 +20,10 @@ from streaming.commands import Commands
 from streaming.connections import connect
 from streaming.shared_connection import SharedConnection
 from streaming.wire import Tap, can_be_tapped
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import RedisServer
 
 #: Nothing here takes a tenth of it; a hang is to fail, not to last.
 BOUND = 30.0
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of its own."""
-    with redis_server(tmp_path) as started:
-        asyncio.run(started.start())
-        yield started
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

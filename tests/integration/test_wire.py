@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -17,20 +16,12 @@ from streaming.connections import connect
 from streaming.entries import StreamChunk
 from streaming.shared_connection import SharedConnection
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import RedisServer
 
 #: Nothing here takes a tenth of it; a hang is to fail, not to last.
 BOUND = 30.0
 #: Nothing that Redis sends is as short: each piece ends in the middle of something.
 PIECE = 7
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of its own."""
-    with redis_server(tmp_path) as started:
-        asyncio.run(started.start())
-        yield started
 
 
 @asynccontextmanager
