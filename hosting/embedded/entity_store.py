@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait
+from streaming.commands import Commands
 from streaming.errors import StreamUnavailable
 from streaming.identifiers import keys_of
 
@@ -39,8 +40,8 @@ class EntityStore:
 
     def __init__(self, redis: Redis, ttl: timedelta) -> None:
         """Keep states in ``redis``, a client of the running event loop that the store closes at its end."""
-        self._redis = redis
-        self._ttl = ttl
+        self._commands = Commands(redis)
+        self._ttl = int(ttl / timedelta(milliseconds=1))
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._unsaved: dict[str, str | None] = {}
@@ -84,10 +85,11 @@ class EntityStore:
         await cancel_and_wait(self._saving.values())
         if self._unsaved:
             _log.error("Redis is away: the last turns of %d conversations are lost", len(self._unsaved))
-        await self._redis.aclose()
+        await self._commands.redis.aclose()
 
     async def _read(self, entity_id: str) -> str | None:
-        found = await self._redis.get(_key(entity_id))
+        key = _key(entity_id)
+        found = await self._commands.execute(key, "GET", key)
         return found.decode() if isinstance(found, bytes) else found
 
     async def _until_saved(self, entity_id: str) -> None:
@@ -120,10 +122,11 @@ class EntityStore:
                 del self._unsaved[entity_id]
 
     async def _write(self, entity_id: str, state: str | None) -> None:
+        key = _key(entity_id)
         if state is None:
-            await self._redis.delete(_key(entity_id))
+            await self._commands.execute(key, "DEL", key)
         else:
-            await self._redis.set(_key(entity_id), state, px=self._ttl)
+            await self._commands.execute(key, "SET", key, state, "PX", self._ttl)
 
     def _note_away(self, error: RedisError) -> None:
         if not self._is_away:
