@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from redis.asyncio import Redis
-
+from streaming.commands import Commands
 from streaming.identifiers import keys_of
 
 #: How long a new thread waits to be joined by its maker, who joins at once.
@@ -16,29 +15,35 @@ _JOINED: Final = "joined"
 
 
 class Audience:
-    """Belongs to the event loop that its client belongs to. Its calls raise ``RedisError``."""
+    """Belongs to the event loop of its commands. Its calls raise ``RedisError``."""
 
-    def __init__(self, redis: Redis, ttl: timedelta) -> None:
+    def __init__(self, commands: Commands, ttl: timedelta) -> None:
         """Remember for ``ttl`` after somebody has joined."""
-        self._redis = redis
+        self._commands = commands
         self._ttl = ttl
 
     async def open(self, conversation_id: str) -> None:
         """Note a new thread, which one connection may join without a token: see ``claim``."""
-        await self._redis.set(_key(conversation_id), _OPEN, ex=OPEN_FOR)
+        await self._set(conversation_id, _OPEN, OPEN_FOR)
 
     async def claim(self, conversation_id: str) -> bool:
         """Join a thread that is open still. Of several who try, one succeeds."""
-        was = await self._redis.set(_key(conversation_id), _JOINED, ex=self._ttl, xx=True, get=True)
+        redis = self._commands.redis
+        was = await redis.set(_key(conversation_id), _JOINED, ex=self._ttl, xx=True, get=True)
         return was in (_OPEN, _OPEN.encode())
 
     async def joined(self, conversation_id: str) -> None:
         """Note that somebody has joined."""
-        await self._redis.set(_key(conversation_id), _JOINED, ex=self._ttl)
+        await self._set(conversation_id, _JOINED, self._ttl)
 
     async def is_joined(self, conversation_id: str) -> bool:
         """Whether there may be somebody to push to."""
-        return await self._redis.get(_key(conversation_id)) in (_JOINED, _JOINED.encode())
+        key = _key(conversation_id)
+        return await self._commands.execute(key, "GET", key) in (_JOINED, _JOINED.encode())
+
+    async def _set(self, conversation_id: str, value: str, ttl: timedelta) -> None:
+        key = _key(conversation_id)
+        await self._commands.execute(key, "SET", key, value, "PX", int(ttl / timedelta(milliseconds=1)))
 
 
 def _key(conversation_id: str) -> str:

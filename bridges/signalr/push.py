@@ -18,6 +18,7 @@ from bridges.signalr.routes import PushRoutes, with_secrets
 from bridges.signalr.service_client import SignalRServiceClient
 from bridges.signalr.settings import CONNECTION_STRING, SignalRAddress, SignalRSettings
 from streaming.access_settings import AccessSettings
+from streaming.commands import Commands
 from streaming.errors import SettingsError
 from streaming.http.routes import Route
 from streaming.loop_local import LoopLocal
@@ -38,7 +39,7 @@ class SignalRPush:
     #: ``None``: there is no service to push by; the routes say so.
     callback: SignalRCallback | None
     _clients: LoopLocal[SignalRServiceClient]
-    _redis: LoopLocal[Redis]
+    _commands: LoopLocal[Commands]
 
     @property
     def observers(self) -> tuple[SignalRCallback, ...]:
@@ -51,8 +52,8 @@ class SignalRPush:
             await self.callback.aclose()
         if client := self._clients.discard():
             await client.aclose()
-        if redis := self._redis.discard():
-            await redis.aclose()
+        if commands := self._commands.discard():
+            await commands.redis.aclose()
 
 
 def create_push(
@@ -81,10 +82,10 @@ def create_push(
             raise PushUnavailable(NOT_SET_UP)
         return SignalRServiceClient(address, settings.hub)
 
-    clients, redis = LoopLocal(new_client), LoopLocal(connect)
+    clients, commands = LoopLocal(new_client), LoopLocal(lambda: Commands(connect()))
 
     def audience() -> Audience:
-        return Audience(redis.get(), push_access.token_ttl)
+        return Audience(commands.get(), push_access.token_ttl)
 
     routes = PushRoutes(
         client=clients.get,
@@ -93,7 +94,7 @@ def create_push(
         token_ttl=settings.token_ttl,
     )
     callback = None if address is None else SignalRCallback(reader, clients.get, audience)
-    return SignalRPush(routes.routes(), callback, clients, redis)
+    return SignalRPush(routes.routes(), callback, clients, commands)
 
 
 def _token_secret(address: SignalRAddress | None, access: AccessSettings) -> str:
