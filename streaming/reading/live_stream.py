@@ -22,6 +22,9 @@ RING_ENTRIES: Final = 256
 #: What a wake-up carries: ids, and fields.
 _MESSAGE: Final = msgspec.json.Decoder(list[str | list[str]])
 
+#: The length of one that carries one entry, as nearly all do.
+_ONE_ENTRY: Final = 3
+
 #: Gives its reader text that comes while it waits, by the loop's clock. ``False``: it has to look by itself.
 Take = Callable[[TextBlock, float], bool]
 
@@ -129,17 +132,17 @@ class LiveStream:
         if not self.is_ready or not message.startswith(b"["):
             return False
         try:
-            before, *carried = _MESSAGE.decode(message)
-            newest = parse_entry_id(carried[-2])  # type: ignore[arg-type]  # a list raises TypeError
-            parts, size = _parts(carried, newest)
+            told = _MESSAGE.decode(message)
+            newest = parse_entry_id(told[-2])  # type: ignore[arg-type]  # a list raises TypeError
+            parts, size = _parts(told, newest)
         except (msgspec.MsgspecError, InvalidCursor, TypeError, ValueError, IndexError):
             # Somebody else's message.
             return False
         if newest <= self.tail:
             return True
-        if before != self._tail_text:
+        if told[0] != self._tail_text:
             return False
-        self._add(parts, size, newest, carried[-2])  # type: ignore[arg-type]  # see above
+        self._add(parts, size, newest, told[-2])  # type: ignore[arg-type]  # see above
         return True
 
     def add(self, entries: list[StreamChunk]) -> None:
@@ -149,21 +152,28 @@ class LiveStream:
 
     def _add(self, parts: list[Part], size: int, newest: EntryId, text: str) -> None:
         self.tail, self._tail_text = newest, text
+        block = parts[0] if len(parts) == 1 and isinstance(parts[0], TextBlock) else None
+        leaving = set(self._waiters) if block is None else self._refusing(block)
+        if not leaving and not self._batches and len(self._waiters) >= self.readers:
+            # Nearly always: all readers have it.
+            self.start = newest
+            return
         self._batches.append((newest, size, parts))
         self._entries += size
         while self._entries > RING_ENTRIES and len(self._batches) > 1:
             self.start, gone, _ = self._batches.pop(0)
             self._entries -= gone
-        if len(parts) == 1 and isinstance(parts[0], TextBlock):
-            self._offer(parts[0])
-        else:
-            self.wake()
-
-    def _offer(self, block: TextBlock) -> None:
-        now = asyncio.get_running_loop().time()
-        leaving = {waiter for waiter in self._waiters if not waiter.takes(block, now)}
         self._let_go(leaving, something_came=True)
         self._forget_if_all_wait()
+
+    def _refusing(self, block: TextBlock) -> set[_Waiter]:
+        """Give a block to those who wait. Returns who has to look for it."""
+        now = asyncio.get_running_loop().time()
+        refusing: set[_Waiter] = set()
+        for waiter in self._waiters:
+            if not waiter.takes(block, now):
+                refusing.add(waiter)
+        return refusing
 
     def _let_go(self, leaving: set[_Waiter], *, something_came: bool) -> None:
         if leaving:
@@ -179,17 +189,16 @@ class LiveStream:
             self.start = self.tail
 
 
-def _parts(carried: list[Any], newest: EntryId) -> tuple[list[Part], int]:
-    """What a wake-up carries: ids and fields in turns; and how many entries that is.
+def _parts(told: list[Any], newest: EntryId) -> tuple[list[Part], int]:
+    """What a wake-up carries after its first id: ids and fields in turns; and how many entries that is.
 
     Raises:
         InvalidCursor, TypeError, ValueError: it is something else.
     """
-    entries = list(zip(carried[::2], carried[1::2], strict=True))
-    if len(entries) == 1:
-        # Nearly always.
-        block = block_of(*entries[0], newest)
-        return [decode_entry(*entries[0]) if block is None else block], 1
+    if len(told) == _ONE_ENTRY:
+        block = block_of(told[1], told[2], newest)
+        return [decode_entry(told[1], told[2]) if block is None else block], 1
+    entries = list(zip(told[1::2], told[2::2], strict=True))
     for entry_id, _ in entries:
         parse_entry_id(entry_id)
     return parts_of(entries), len(entries)
