@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.connections import POOL_SIZE, execute_together, is_cluster
+from streaming.entries import as_text
 from streaming.shared_connection import OnReply, SharedConnection
 
 
@@ -121,6 +123,6 @@ def fields_of(reply: Mapping[Any, Any] | Sequence[Any]) -> dict[str, str]:
     return {as_text(name): as_text(value) for name, value in pairs}
 
 
-def as_text(value: Any) -> str:
-    """A value of a reply, which the driver may have decoded."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def milliseconds(value: timedelta) -> int:
+    """A time as commands and scripts take it."""
+    return int(value / timedelta(milliseconds=1))

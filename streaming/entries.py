@@ -141,8 +141,8 @@ def decode_entry(entry_id: str | bytes, fields: Mapping[Any, Any] | Sequence[Any
     Fields of other writers are taken as leniently as can be: a missing or odd ``sequence`` is ``None``.
     """
     pairs = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=False)
-    values = {_text(name): _text(value) for name, value in pairs}
-    return chunk_of(_text(entry_id), values)
+    values = {as_text(name): as_text(value) for name, value in pairs}
+    return chunk_of(as_text(entry_id), values)
 
 
 def chunk_of(entry_id: str, values: Mapping[str, str]) -> StreamChunk:
@@ -185,8 +185,9 @@ def _status(value: str | None, *, is_done: bool, error: str | None) -> RunStatus
         return RunStatus.COMPLETED if is_done else RunStatus.FAILED
 
 
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
+def as_text(value: Any) -> str:
+    """A value that Redis gave, which the driver may have decoded."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _number(value: str | None) -> int | None:

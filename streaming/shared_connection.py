@@ -77,7 +77,7 @@ class SharedConnection:
         if not self._flush_is_due:
             self._flush_is_due = True
             asyncio.get_running_loop().call_soon(self._flush)
-        return True
+        return not self._is_leaving
 
     async def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What Redis answers to each; errors that it answered are among them.
@@ -183,7 +183,8 @@ class SharedConnection:
             self._tap = None
             if self._under_way or failure is not None:
                 await connection.disconnect(nowait=True)
-            self._fail(self._under_way, _as_redis_error(failure))
+            if self._under_way:
+                self._fail(self._under_way, _as_redis_error(failure))
             self._bytes_under_way = 0
             await pool.release(connection)
 

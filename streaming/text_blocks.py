@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from streaming.entries import NUMBER_DIGITS, StreamChunk, decode_entry
+from streaming.entries import NUMBER_DIGITS, StreamChunk, as_text, decode_entry
 from streaming.identifiers import EntryId, split_entry_id
 from streaming.sse import encode_event, encode_messages
 
@@ -133,13 +133,9 @@ def _block(entries: Sequence[RawEntry]) -> TextBlock:
     fields = entries[0][1]
     tail = fields[_OWN:]
     attempt = int(tail[3]) if tail[2:] and _is_number(tail[3]) else 1
-    run = _text(tail[1]) if tail else None
+    run = as_text(tail[1]) if tail else None
     return TextBlock(entries, run, attempt or 1, int(fields[3]), split_entry_id(entries[-1][0]))
 
 
 def _is_number(value: bytes | str) -> bool:
     return len(value) <= NUMBER_DIGITS and value.isascii() and value.isdigit()
-
-
-def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")

@@ -6,15 +6,15 @@ import json
 from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
 
 from bridges.audit_trail.events import EventType, StoredEvent, Thread, TrailEvent
 from bridges.audit_trail.settings import AuditTrailSettings
 from bridges.audit_trail.store import Batch, Selection
-from streaming.commands import Commands, as_text, checked
-from streaming.entries import to_json
+from streaming.commands import Commands, checked, fields_of, milliseconds
+from streaming.entries import as_text, to_json
 from streaming.identifiers import EntryId, keys_of, parse_entry_id
 from streaming.store.scripts import Scripts
 
@@ -34,12 +34,11 @@ class RedisTrailStore:
             settings: How many events, and for how long.
             run_timeout: The longest run: so long a deleted run's events may come late.
         """
-        self._redis = redis
         self._commands = Commands(redis)
         self._scripts = Scripts(self._commands, folder=_FOLDER)
         self._max_events = settings.max_events
-        self._ttl = _milliseconds(settings.ttl)
-        self._deleted_ttl = _milliseconds(settings.ttl + run_timeout)
+        self._ttl = milliseconds(settings.ttl)
+        self._deleted_ttl = milliseconds(settings.ttl + run_timeout)
 
     async def append(self, batch: Batch) -> bool:
         """Append events; see ``TrailStore``."""
@@ -57,9 +56,9 @@ class RedisTrailStore:
         found: list[tuple[EntryId, str, TrailEvent]] = []
         start = f"({wanted.after}" if wanted.after is not None else "-"
         while len(found) < wanted.limit:
-            page: Any = await self._redis.xrange(key, min=start, max="+", count=PAGE)
+            page = await self._commands.page(key, "XRANGE", key, start, "+", "COUNT", PAGE)
             for entry_id, fields in page:
-                run, event = _event(fields)
+                run, event = _event(fields_of(fields))
                 if wanted.has(run, event):
                     found.append((parse_entry_id(as_text(entry_id)), run, event))
             if len(page) < PAGE:
@@ -74,7 +73,8 @@ class RedisTrailStore:
         if not runs:
             return {}
         fields = [f"request:{run}" for run in runs]
-        values: list[Any] = await self._redis.hmget(_keys(thread)[1], fields)
+        key = _keys(thread)[1]
+        values = await self._commands.execute(key, "HMGET", key, *fields)
         return {run: as_text(value) for run, value in zip(runs, values, strict=True) if value is not None}
 
     async def is_settled(self, thread: Thread, run: str) -> bool:
@@ -97,11 +97,6 @@ def _keys(thread: Thread) -> list[str]:
     return [f"{tag}:{kind}:{thread.agent}" for kind in kinds]
 
 
-def _event(fields: dict[Any, Any]) -> tuple[str, TrailEvent]:
-    held = {as_text(name): as_text(value) for name, value in fields.items()}
+def _event(held: dict[str, str]) -> tuple[str, TrailEvent]:
     event = TrailEvent(int(held["timestamp"]), EventType(held["type"]), json.loads(held["data"]))
     return held["run"], event
-
-
-def _milliseconds(value: timedelta) -> int:
-    return int(value / timedelta(milliseconds=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from streaming.commands import Commands
+from streaming.commands import Commands, milliseconds
 from streaming.identifiers import keys_of
 
 #: How long a new thread waits to be joined by its maker, who joins at once.
@@ -43,7 +43,7 @@ class Audience:
 
     async def _set(self, conversation_id: str, value: str, ttl: timedelta) -> None:
         key = _key(conversation_id)
-        await self._commands.execute(key, "SET", key, value, "PX", int(ttl / timedelta(milliseconds=1)))
+        await self._commands.execute(key, "SET", key, value, "PX", milliseconds(ttl))
 
 
 def _key(conversation_id: str) -> str:

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait
-from streaming.commands import Commands
+from streaming.commands import Commands, milliseconds
 from streaming.errors import StreamUnavailable
 from streaming.identifiers import keys_of
 
@@ -41,7 +41,7 @@ class EntityStore:
     def __init__(self, redis: Redis, ttl: timedelta) -> None:
         """Keep states in ``redis``, a client of the running event loop that the store closes at its end."""
         self._commands = Commands(redis)
-        self._ttl = int(ttl / timedelta(milliseconds=1))
+        self._ttl = milliseconds(ttl)
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._unsaved: dict[str, str | None] = {}

@@ -27,7 +27,7 @@ from redis.exceptions import ClusterCrossSlotError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
-from streaming.commands import Commands, checked
+from streaming.commands import Commands, checked, milliseconds
 from streaming.connections import subscription
 from streaming.identifiers import Keys
 from streaming.reading.live_stream import LiveStream
@@ -75,9 +75,8 @@ class StreamFollower:
     def __init__(self, commands: Commands, telemetry: Telemetry) -> None:
         self._commands = commands
         self._telemetry = telemetry
-        self._is_cluster = commands.is_cluster
         #: Whether one command may take keys of several slots.
-        self._takes_many_slots = not self._is_cluster
+        self._takes_many_slots = not commands.is_cluster
         self._streams: dict[str, LiveStream] = {}
         self._woken: set[str] = set()
         self._something_woken = asyncio.Event()
@@ -273,7 +272,7 @@ class StreamFollower:
         streams = [stream for stream in streams if stream.is_ready]
         if not streams:
             return
-        if self._is_cluster:
+        if self._commands.is_cluster:
             await asyncio.gather(*(self._read_alone(stream) for stream in streams))
             return
         asked = [("XRANGE", stream.keys.stream, f"({stream.tail}", "+", "COUNT", PAGE) for stream in streams]
@@ -334,7 +333,7 @@ class StreamFollower:
             reply: Any = await self._commands.redis.xread(
                 {stream.keys.stream: str(stream.tail) for stream in streams},
                 count=PAGE,
-                block=int(BLOCK / timedelta(milliseconds=1)),
+                block=milliseconds(BLOCK),
             )
         except ClusterCrossSlotError:
             _log.info("one address before several shards: streams of foreign writers are read one by one")

@@ -118,9 +118,7 @@ class LiveStream:
 
     def wake(self) -> None:
         """Let all waiting readers look again."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.wake(something_came=True)
+        self._let_go(set(self._waiters), something_came=True)
 
     def patrol(self, now: float) -> None:
         """Let those go who have waited long enough, and forget those who have left."""

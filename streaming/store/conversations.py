@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from streaming.commands import Commands, as_text, checked, fields_of
+from streaming.commands import Commands, checked, fields_of
+from streaming.entries import as_text
 from streaming.identifiers import FIRST, EntryId, conversation_of, keys_of, split_entry_id
 from streaming.store.run_states import RunState, decode_state
 from streaming.store.stored_entries import PAGE

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from streaming.commands import Commands, as_text, fields_of
-from streaming.entries import NewEntry, RunStatus, StreamChunk, to_json
+from streaming.commands import Commands, fields_of, milliseconds
+from streaming.entries import NewEntry, RunStatus, StreamChunk, as_text, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
 from streaming.store.conversations import Conversations
@@ -35,9 +35,6 @@ from streaming.telemetry import Facts, Telemetry, TerminalWritten
 LEASE: Final = timedelta(seconds=10)
 #: Runs of a conversation that can be asked for by name; older ones stay readable as entries.
 RUNS_REMEMBERED: Final = 100
-#: How long an append waits for its replicas, where it waits for any; then it is repeated. Replication takes
-#: about as long as a round trip, so a longer wait only hides that a replica is gone.
-REPLICA_TIMEOUT: Final = timedelta(seconds=1)
 #: Workers hear of a cancel on this channel at once; the flag in the run's state is what counts.
 CONTROL_CHANNEL: Final = "agent-stream-control"
 #: Wake-ups carry the entries themselves up to this size, so that readers need not ask. More is read from the
@@ -71,7 +68,7 @@ class RunStore:
         #: How everybody who reads or writes through this store asks its Redis.
         self.commands: Final = Commands(redis)
         self._scripts = Scripts(self.commands, wait_replicas=wait_replicas)
-        self._ttl = _milliseconds(stream_ttl)
+        self._ttl = milliseconds(stream_ttl)
         # A cluster passes every message on to all of its nodes.
         self._carried = 0 if self.commands.is_cluster else CARRIED_BYTES
 
@@ -101,7 +98,7 @@ class RunStore:
             await self._scripts.call(
                 "register",
                 [keys.stream, keys.runs, keys.run(run)],
-                [run, agent, self._ttl, _milliseconds(LEASE), RUNS_REMEMBERED, keys.channel, attempt, trace],
+                [run, agent, self._ttl, milliseconds(LEASE), RUNS_REMEMBERED, keys.channel, attempt, trace],
             )
             state = await self.state(conversation_id, run)
             if state is not None:
@@ -142,7 +139,7 @@ class RunStore:
                 run,
                 owner,
                 self._ttl,
-                _milliseconds(LEASE),
+                milliseconds(LEASE),
                 keys.channel,
                 to_json({"reason": reason}),
                 int(reopen),
@@ -243,9 +240,9 @@ class RunStore:
                 self._ttl,
                 keys.channel,
                 status.value,
-                -1 if patience is None else _milliseconds(patience),
+                -1 if patience is None else milliseconds(patience),
                 int(confirm),
-                _milliseconds(LEASE),
+                milliseconds(LEASE),
                 *outcome.fields()[4:],
             ],
         )
@@ -274,7 +271,7 @@ class RunStore:
         reply = await self._scripts.call(
             "renew",
             [keys.stream, keys.runs, keys.run(run)],
-            [attempt, self._ttl, _milliseconds(LEASE)],
+            [attempt, self._ttl, milliseconds(LEASE)],
         )
         if as_text(reply[0]) == "lost":
             return None
@@ -319,7 +316,7 @@ class RunStore:
         Raises:
             RedisError: it does not.
         """
-        await self.commands.execute(PROBE_KEY, "SET", PROBE_KEY, 1, "PX", _milliseconds(PROBE_TTL))
+        await self.commands.execute(PROBE_KEY, "SET", PROBE_KEY, 1, "PX", milliseconds(PROBE_TTL))
 
     async def stream_exists(self, conversation_id: str) -> bool:
         """Whether the conversation has entries."""
@@ -354,7 +351,3 @@ def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:
     if outcome == "gap":
         raise SequenceGap(f"The next sequence is {int(reply[1])}, not {first}.")
     raise RunLost
-
-
-def _milliseconds(value: timedelta) -> int:
-    return int(value / timedelta(milliseconds=1))

@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from streaming.commands import Commands
+from streaming.commands import Commands, milliseconds
 from streaming.connections import execute_together
 from streaming.shared_connection import OnReply
 
@@ -91,7 +91,7 @@ class Scripts:
 
         ``WAIT`` speaks of its own connection. A repeated append writes there too: it renews the TTLs.
         """
-        wait = ("WAIT", replicas, int(REPLICA_TIMEOUT / timedelta(milliseconds=1)))
+        wait = ("WAIT", replicas, milliseconds(REPLICA_TIMEOUT))
         reply, reached = await execute_together(self._commands.redis, key, command, wait)
         if isinstance(reply, RedisError):
             return reply

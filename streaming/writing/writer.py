@@ -104,8 +104,7 @@ class RunWriter:
         """
         while self._buffered >= BUFFER_ENTRIES or self._buffered_size >= BUFFER_SIZE:
             await self._wait_for_progress()
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         self._waiting.append(entry)
         self._buffered += 1
         self._buffered_size += entry.size

@@ -11,7 +11,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.identifiers import keys_of, new_id
-from streaming.store import run_store
+from streaming.store import scripts
 from tests.contract.conftest import TTL
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of
 from tests.topologies.servers import Cluster, SentinelGroup
@@ -22,7 +22,7 @@ NewHandler = Callable[[], RedisStreamResponseHandler]
 @pytest.fixture(autouse=True)
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not replicated here never is, so there is nothing to wait for."""
-    monkeypatch.setattr(run_store, "REPLICA_TIMEOUT", run_store.REPLICA_TIMEOUT / 5)
+    monkeypatch.setattr(scripts, "REPLICA_TIMEOUT", scripts.REPLICA_TIMEOUT / 5)
 
 
 @pytest.fixture
