@@ -20,11 +20,15 @@ from streaming.http.limits import TimeLimit
 from streaming.http.messages import DirectLine
 from streaming.identifiers import keys_of
 from streaming.sse import ServerSentEvent, ServerSentEventDecoder
+from streaming.store.run_states import Attempt
 from streaming.telemetry import Telemetry
 from streaming.text_blocks import TextBlock
 from tests.contract.reading import COMPLETED, begin, complete_run, text, until
 
 LONG = timedelta(hours=1)
+#: The look that follows a subscription may bring the first text, and if it is asked for while the next is
+#: appended, that one too. What comes later comes by messages.
+FIRST = 2
 TYPED = NewEntry(timestamp=1, type="tool_call", data={"name": "f"})
 
 
@@ -81,6 +85,15 @@ def carried(handler: RedisStreamResponseHandler, count: int) -> int:
     return 0 if is_cluster(handler._redis) else count
 
 
+async def first_read(handler: RedisStreamResponseHandler, client: Client, attempt: Attempt) -> int:
+    """Append ``FIRST`` texts to a stream that is read, and wait for them. Returns how many were written."""
+    for number in range(FIRST):
+        await until(client.is_waiting)
+        await handler.runs.append(attempt, number, [text(str(number))])
+        await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
+    return client.written
+
+
 async def as_stored(handler: RedisStreamResponseHandler) -> list[ServerSentEvent]:
     """The same stream, as somebody gets it who comes when all is there."""
     late = Client(handler, lambda: False)
@@ -94,15 +107,12 @@ async def test_live_text_is_written_at_once(handler: RedisStreamResponseHandler)
     attempt = await begin(handler, "c", "r")
     client = Client(handler, lambda: True)
     async with reading(client) as task:
-        await handler.runs.append(attempt, 0, [text("0 ")])
-        await until(lambda: client.has(1))
-        # The first may have come by the look that follows a subscription.
-        before = client.written
-        for number in range(1, 11):
+        before = await first_read(handler, client, attempt)
+        for number in range(FIRST, FIRST + 10):
             await until(client.is_waiting)
-            await handler.runs.append(attempt, number, [text(f"{number} ")])
+            await handler.runs.append(attempt, number, [text(str(number))])
             await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
-        await handler.runs.append(attempt, 11, [COMPLETED])
+        await handler.runs.append(attempt, FIRST + 10, [COMPLETED])
         await task
     assert client.written - before == carried(handler, 10)
     assert client.events == await as_stored(handler)
@@ -116,8 +126,9 @@ async def test_a_client_that_can_take_nothing_now_and_then(
     chance = random.Random(seed)
     attempt = await begin(handler, "c", "r")
     client = Client(handler, lambda: chance.random() < 0.7)
-    sequence = 0
+    sequence = FIRST
     async with reading(client) as task:
+        await first_read(handler, client, attempt)
         for number in range(60):
             kinds = [text(f"{number}\n"), text(""), TYPED, text("é\r\n")]
             batch = chance.choices(kinds, weights=[20, 1, 2, 3], k=chance.choice([1, 1, 1, 2, 5]))
@@ -171,20 +182,20 @@ async def test_a_write_that_breaks(handler: RedisStreamResponseHandler) -> None:
 async def test_the_time_limit_holds_for_what_is_written(handler: RedisStreamResponseHandler) -> None:
     """A response that has lasted long enough ends at the next chunk, which still comes, by iteration."""
     attempt = await begin(handler, "c", "r")
-    await handler.runs.append(attempt, 0, [text("0")])
     limit = TimeLimit(LONG, LONG)
     client = Client(handler, lambda: True)
     task = asyncio.create_task(client.read(limit=limit))
+    before = await first_read(handler, client, attempt)
     await until(client.is_waiting)
-    await handler.runs.append(attempt, 1, [text("1")])
-    await until(lambda: client.has(2))
+    await handler.runs.append(attempt, FIRST, [text("2")])
+    await until(lambda: client.has(FIRST + 1))
     limit._end = 0.0
     await until(client.is_waiting)
-    await handler.runs.append(attempt, 2, [text("2")])
+    await handler.runs.append(attempt, FIRST + 1, [text("3")])
     async with asyncio.timeout(5):
         await task
-    assert [event.data for event in client.events] == ["0", "1", "2"]
-    assert client.written == carried(handler, 1)
+    assert [event.data for event in client.events] == ["0", "1", "2", "3"]
+    assert client.written - before == carried(handler, 1)
 
 
 async def test_what_is_written_counts(
@@ -196,15 +207,17 @@ async def test_what_is_written_counts(
     attempt = await begin(handler, "c", "r")
     client = Client(handler, lambda: True)
     async with reading(client) as task:
-        for number in range(5):
+        before = await first_read(handler, client, attempt)
+        for number in range(FIRST, FIRST + 5):
             await until(client.is_waiting)
             await handler.runs.append(attempt, number, [text(str(number))])
-        await handler.runs.append(attempt, 5, [COMPLETED])
+            await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
+        await handler.runs.append(attempt, FIRST + 5, [COMPLETED])
         await task
-    assert client.written == carried(handler, 5)
+    assert client.written - before == carried(handler, 5)
     ids = [int(event.id.partition("-")[0]) for event in client.events]
     # The last piece is given when the read has ended already.
-    assert told[: client.written] == ids[: client.written]
+    assert told[: FIRST + 5] == ids[: FIRST + 5]
 
 
 async def test_a_reader_that_leaves_is_given_nothing_more(handler: RedisStreamResponseHandler) -> None:
