@@ -150,7 +150,7 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         return RunWriter(
             handler.runs,
             attempt,
-            on_cancel=lambda: control.stop(StopReason.CANCELLED),
+            control,
             patience=self._patience,
         )
 

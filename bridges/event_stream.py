@@ -199,7 +199,7 @@ class RunRecording:
         return RunWriter(
             self._handler.runs,
             attempt,
-            on_cancel=lambda: control.stop(StopReason.CANCELLED),
+            control,
             patience=self._patience,
         )
 

@@ -193,8 +193,7 @@ class Replayer:
         self._leases.keep(
             control.conversation_id, control.run, agent=agent, attempt=attempt.number, control=control
         )
-        writer = RunWriter(self._store, attempt, on_cancel=lambda: control.stop(StopReason.CANCELLED))
-        return writer, attempt.next_sequence > 0
+        return RunWriter(self._store, attempt, control), attempt.next_sequence > 0
 
     async def _put(self, playing: _Playing, entry: NewEntry) -> None:
         await playing.writer.put(entry)

@@ -171,9 +171,10 @@ async def _cpu_of_pacing(pace: Pace) -> float:
 class _Run:
     """One run that is fed: at most one append is under way, what comes meanwhile goes into the next."""
 
-    def __init__(self, store: RunStore, attempt: Attempt) -> None:
+    def __init__(self, store: RunStore, attempt: Attempt, control: RunControl) -> None:
         self._store = store
         self._attempt = attempt
+        self._control = control
         self._waiting: list[NewEntry] = []
         self._under_way: list[NewEntry] = []
         self._appended = 0
@@ -199,6 +200,8 @@ class _Run:
             self._failure = outcome
             self._all_there.set()
             return
+        if outcome.lease_renewed:
+            self._control.lease_renewed_at = time.monotonic()
         self._appended += len(self._under_way)
         self._under_way = []
         if self._waiting:
@@ -224,8 +227,11 @@ async def feed(redis_url: str, pace: Pace) -> dict[str, object]:
                 attempt = await handler.begin_run(
                     stream_name(number), "run", agent="Bench", owner=f"owner-{number}", patient=True
                 )
-            leases.keep(attempt.conversation_id, attempt.run, agent="Bench", attempt=attempt.number)
-            return _Run(handler.runs, attempt)
+            control = RunControl(attempt.conversation_id, attempt.run)
+            leases.keep(
+                control.conversation_id, control.run, agent="Bench", attempt=attempt.number, control=control
+            )
+            return _Run(handler.runs, attempt, control)
 
         runs = await asyncio.gather(*(begin(number) for number in range(pace.streams)))
         await asyncio.to_thread(wait_for_go)

@@ -80,12 +80,12 @@ class Attempt:
     created: int = field(default=0, compare=False)
     #: The run's ``RunState.trace``.
     trace: str = field(default="", compare=False)
-    #: The stream's, the run's and the wake-ups' names: each append needs them.
-    names: tuple[str, str, str] = field(init=False, compare=False, repr=False)
+    #: The stream's, the run's, the conversation's runs' and the wake-ups' names: each append needs them.
+    names: tuple[str, str, str, str] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         keys = keys_of(self.conversation_id)
-        object.__setattr__(self, "names", (keys.stream, keys.run(self.run), keys.channel))
+        object.__setattr__(self, "names", (keys.stream, keys.run(self.run), keys.runs, keys.channel))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,8 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     #: Ids of the batch's entries in order; ``""`` for one that was stored before and is trimmed by now.
     entry_ids: list[str]
     cancel_requested: bool
+    #: Whether it renewed the run's lease.
+    lease_renewed: bool
 
 
 class Settlement(enum.StrEnum):

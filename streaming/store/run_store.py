@@ -33,6 +33,7 @@ from streaming.telemetry import Facts, Telemetry, TerminalWritten
 #: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
 #: within it, so that one slow round trip ends nothing.
 LEASE: Final = timedelta(seconds=10)
+_LEASE_MS: Final = milliseconds(LEASE)
 #: Runs of a conversation that can be asked for by name; older ones stay readable as entries.
 RUNS_REMEMBERED: Final = 100
 #: Workers hear of a cancel on this channel at once; the flag in the run's state is what counts.
@@ -98,7 +99,7 @@ class RunStore:
             await self._scripts.call(
                 "register",
                 [keys.stream, keys.runs, keys.run(run)],
-                [run, agent, self._ttl, milliseconds(LEASE), RUNS_REMEMBERED, keys.channel, attempt, trace],
+                [run, agent, self._ttl, _LEASE_MS, RUNS_REMEMBERED, keys.channel, attempt, trace],
             )
             state = await self.state(conversation_id, run)
             if state is not None:
@@ -139,7 +140,7 @@ class RunStore:
                 run,
                 owner,
                 self._ttl,
-                milliseconds(LEASE),
+                _LEASE_MS,
                 keys.channel,
                 to_json({"reason": reason}),
                 int(reopen),
@@ -199,17 +200,17 @@ class RunStore:
 
     def _append_call(
         self, attempt: Attempt, first: int, entries: Sequence[NewEntry]
-    ) -> tuple[tuple[str, str], list[str | int]]:
+    ) -> tuple[tuple[str, str, str], list[str | int]]:
         """The script's keys and arguments."""
-        stream, run, channel = attempt.names
+        stream, run, runs, channel = attempt.names
         terminal = entries[-1].status
         arguments: list[str | int] = [attempt.run, attempt.number, attempt.owner, first, self._ttl, channel]
-        arguments += (terminal.value if terminal else "", len(entries), self._carried)
+        arguments += (terminal.value if terminal else "", len(entries), self._carried, _LEASE_MS)
         for entry in entries:
             fields = entry.fields()
             arguments.append(len(fields))
             arguments += fields
-        return (stream, run), arguments
+        return (stream, run, runs), arguments
 
     async def append_anonymous(self, conversation_id: str, fields: Sequence[str]) -> str:
         """Append one entry that belongs to no registered run. Returns its id."""
@@ -242,7 +243,7 @@ class RunStore:
                 status.value,
                 -1 if patience is None else milliseconds(patience),
                 int(confirm),
-                milliseconds(LEASE),
+                _LEASE_MS,
                 *outcome.fields()[4:],
             ],
         )
@@ -271,7 +272,7 @@ class RunStore:
         reply = await self._scripts.call(
             "renew",
             [keys.stream, keys.runs, keys.run(run)],
-            [attempt, self._ttl, milliseconds(LEASE)],
+            [attempt, self._ttl, _LEASE_MS],
         )
         if as_text(reply[0]) == "lost":
             return None
@@ -337,7 +338,7 @@ class RunStore:
 def _appended(reply: Sequence[Any], first: int) -> Appended:
     if reply[0] != b"ok":
         _raise_refusal(reply, first=first)
-    return Appended([as_text(entry_id) for entry_id in reply[2:]], bool(reply[1]))
+    return Appended([as_text(entry_id) for entry_id in reply[3:]], bool(reply[1]), bool(reply[2]))
 
 
 def _raise_refusal(reply: Sequence[Any], *, first: int) -> None:

@@ -28,8 +28,11 @@ from streaming.writing.run_control import RunControl, StopReason
 
 _log = logging.getLogger(__name__)
 
-#: Five renewals fit in a lease: four may fail before a reader thinks the producer gone.
+#: Five renewals fit in a lease: four of a silent run may fail before a reader thinks the producer gone.
 RENEW_INTERVAL: Final = LEASE / 5
+#: A lease that an append has renewed within this time is left alone. Appends do so each fifth of a lease: if
+#: there is one a second, every second or third does. When they cease, three renewals fit into what is left.
+FRESH: Final = LEASE * 3 / 10
 #: Leases that are renewed together. It takes half a millisecond, for which the agents' loop may have to wait.
 AT_ONCE: Final = 10
 #: A run that its task hub has not begun after this time is let go, and so ends as interrupted: longer than
@@ -52,6 +55,13 @@ class _Kept:
     trace: str = ""
     #: Since when, by the process's monotonic clock, in seconds.
     since: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether an append has renewed it: most runs that write need no renewal besides."""
+        if self.control is None:
+            return False
+        return time.monotonic() - self.control.lease_renewed_at < FRESH.total_seconds()
 
     @property
     def is_overdue(self) -> bool:
@@ -160,7 +170,8 @@ class LeaseKeeper:
                 await asyncio.wait_for(stopping.wait(), pause)
                 break
             # None waits for another: while Redis is away each takes until its time limit.
-            renewals += [asyncio.create_task(self._renew(store, *key, lease)) for key, lease in group]
+            stale = [(key, lease) for key, lease in group if not lease.is_fresh]
+            renewals += [asyncio.create_task(self._renew(store, *key, lease)) for key, lease in stale]
         await asyncio.gather(*renewals)
 
     async def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:

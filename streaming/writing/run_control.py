@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -33,6 +34,8 @@ class RunControl:
         self.attempt = 0
         #: The run's ``RunState.trace``.
         self.trace = ""
+        #: When an append last renewed the run's lease, by the process's monotonic clock, in seconds.
+        self.lease_renewed_at = -math.inf
         #: Names under which this execution has begun attempts: a new one each time that it writes again.
         self.owners: set[str] = set()
         self._loop = asyncio.get_running_loop()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import deque
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -20,6 +20,7 @@ from streaming.entries import NewEntry
 from streaming.errors import StreamUnavailable, WriterRefused
 from streaming.store.run_states import Appended, Attempt, Forgotten
 from streaming.store.run_store import RunStore
+from streaming.writing.run_control import RunControl, StopReason
 
 _log = logging.getLogger(__name__)
 
@@ -49,16 +50,24 @@ class RunWriter:
         self,
         store: RunStore,
         attempt: Attempt,
+        control: RunControl,
         *,
-        on_cancel: Callable[[], None],
         patience: timedelta = PATIENCE,
     ) -> None:
+        """Append to ``attempt``.
+
+        Args:
+            store: Where to.
+            attempt: What to write for.
+            control: The execution's. It is told to stop when somebody cancels the run.
+            patience: How long Redis may stay away before nothing more is written.
+        """
         self._loop = asyncio.get_running_loop()
         self._store = store
         self._telemetry = store.telemetry
         #: What it writes for.
         self.attempt: Final = attempt
-        self._on_cancel = on_cancel
+        self._control = control
         self._patience = patience.total_seconds()
         self._waiting: deque[NewEntry] = deque()
         #: Entries that are not known to be in Redis, and their characters.
@@ -168,7 +177,7 @@ class RunWriter:
             self._send_next()
         self._progress.set()
         if outcome.cancel_requested:
-            self._on_cancel()
+            self._control.stop(StopReason.CANCELLED)
 
     def _send_again_later(self, error: RedisError) -> None:
         """While Redis is away: the script drops what is there already."""
@@ -201,6 +210,9 @@ class RunWriter:
         if self._give_up_at is not None:
             self._give_up_at, self._pause = None, RETRY_FIRST.total_seconds()
             self._telemetry.redis_answered()
+        if appended.lease_renewed:
+            # Redis did it some time after this was sent.
+            self._control.lease_renewed_at = time.monotonic() - (self._loop.time() - self._sent_at)
         milliseconds = appended.entry_ids[-1].partition("-")[0]
         if milliseconds:
             self._redis_clock = (int(milliseconds), self._first_sent_at)

@@ -204,12 +204,50 @@ async def test_ttls_are_renewed_when_it_is_due(
     keys = keys_of("c")
     attempt = await begin(handler, "c", "r")
     await handler.runs.append(attempt, 0, [text("0")])
-    slid = await redis.hget(keys.run("r"), "slid")
-    await redis.hset(keys.run("r"), "slid", str(int(slid or 0) - since))
-    for key in (keys.stream, keys.run("r")):
+    lease = await redis.hget(keys.run("r"), "lease")
+    await redis.hset(keys.run("r"), "lease", str(int(lease or 0) - since))
+    all_keys = (keys.stream, keys.run("r"), keys.runs)
+    for key in all_keys:
         await redis.pexpire(key, 60_000)
     await handler.runs.append(attempt, 1, batch)
-    assert [await redis.pttl(key) > 60_000 for key in (keys.stream, keys.run("r"))] == [renews] * 2
+    assert [await redis.pttl(key) > 60_000 for key in all_keys] == [renews] * 3
+
+
+@pytest.mark.parametrize(("since", "renews"), [(0, False), (3_000, True), (-3_600_000, True)])
+async def test_an_append_renews_the_lease_when_it_is_due(
+    handler: RedisStreamResponseHandler, redis: Redis, since: int, *, renews: bool
+) -> None:
+    """A run that writes is alive: its appends renew its lease, now and then, and tell so."""
+    key = keys_of("c").run("r")
+    attempt = await begin(handler, "c", "r")
+    assert (await handler.runs.append(attempt, 0, [text("0")])).lease_renewed
+    lease = int(await redis.hget(key, "lease") or 0)
+    await redis.hset(key, "lease", str(lease - since))
+    assert (await handler.runs.append(attempt, 1, [text("1")])).lease_renewed is renews
+    left = int(await redis.hget(key, "lease") or 0) - (lease - since)
+    assert (left == 0) is not renews
+
+
+async def test_an_id_ahead_of_the_clock_gives_no_lease_that_lasts(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """Where a foreign program's entry has an id from the future, a producer that dies is still noticed."""
+    attempt = await begin(handler, "c", "r")
+    await redis.xadd(keys_of("c").stream, {"text": "foreign"}, id="99999999999999-0")
+    assert (await handler.runs.append(attempt, 0, [text("0")])).lease_renewed
+    lease = int(await redis.hget(keys_of("c").run("r"), "lease") or 0)
+    assert 0 < lease - (await redis.time())[0] * 1_000 <= 11_000
+
+
+@pytest.mark.parametrize("terminal", [COMPLETED, interrupted()])
+async def test_a_run_that_has_ended_has_no_lease(
+    handler: RedisStreamResponseHandler, redis: Redis, terminal: NewEntry
+) -> None:
+    """The end takes the lease away, also if it is repeated."""
+    attempt = await begin(handler, "c", "r")
+    for _ in range(2):
+        assert not (await handler.runs.append(attempt, 0, [terminal])).lease_renewed
+        assert await redis.hget(keys_of("c").run("r"), "lease") is None
 
 
 async def test_a_lease_renews_the_ttls(handler: RedisStreamResponseHandler, redis: Redis) -> None:

@@ -295,7 +295,7 @@ async def test_a_writer_that_breaks_lets_its_run_go(
 async def test_what_is_forgotten_is_dated_by_the_clock_of_redis(handler: RedisStreamResponseHandler) -> None:
     """A writer knows a time that no id of its entries is beyond, also of one whose reply was lost."""
     attempt = await begin(handler, "c", "r")
-    writer = RunWriter(handler.runs, attempt, on_cancel=lambda: None)
+    writer = RunWriter(handler.runs, attempt, RunControl("c", "r"))
     await writer.put(text("a"))
     await writer.flush()
     unacknowledged = await handler.runs.append(attempt, 1, [text("b")])

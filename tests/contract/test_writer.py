@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -16,6 +17,7 @@ from streaming.errors import AttemptFenced, StreamUnavailable
 from streaming.store.run_states import Appended, Attempt
 from streaming.store.run_store import RunStore
 from streaming.writing import writer as writer_module
+from streaming.writing.run_control import RunControl
 from streaming.writing.writer import BATCH_ENTRIES, RunWriter
 from tests.appending import sending_by
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of
@@ -58,7 +60,22 @@ async def new_writer(
     handler: RedisStreamResponseHandler, store: FaultyStore, patience: timedelta = writer_module.PATIENCE
 ) -> RunWriter:
     attempt = await begin(handler, "c", "r")
-    return RunWriter(store, attempt, on_cancel=lambda: None, patience=patience)
+    return RunWriter(store, attempt, RunControl("c", "r"), patience=patience)
+
+
+async def test_a_lease_that_an_append_renewed_is_told(handler: RedisStreamResponseHandler) -> None:
+    """Whoever keeps the run's lease hears when an append renewed it: not later than Redis did."""
+    control = RunControl("c", "r")
+    writer = RunWriter(handler.runs, await begin(handler, "c", "r"), control)
+    before = time.monotonic()
+    await writer.put(text("0"))
+    await writer.flush()
+    renewed_at = control.lease_renewed_at
+    # A loop's clock may count in milliseconds.
+    assert before - 0.002 <= renewed_at <= time.monotonic()
+    await writer.put(text("1"))
+    await writer.flush()
+    assert control.lease_renewed_at == renewed_at
 
 
 async def test_a_lost_reply_stores_nothing_twice(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +16,7 @@ from fakeredis import FakeAsyncRedis
 from streaming.store.run_store import RunStore
 from streaming.writing import leases as leases_module
 from streaming.writing.leases import AT_ONCE, LeaseKeeper
+from streaming.writing.run_control import RunControl
 
 RUNS = 3 * AT_ONCE + 1
 BOUND = 10.0
@@ -59,6 +62,36 @@ def test_leases_are_renewed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert all_renewed.wait(BOUND)
     keeper.close()
     assert most <= AT_ONCE
+
+
+def test_what_appends_renew_is_not_renewed_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that writes costs no renewal; once it is silent for a while it is renewed again."""
+    renewed: list[str] = []
+    rounds = 0
+    enough = threading.Event()
+
+    async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
+        nonlocal rounds
+        renewed.append(conversation_id)
+        if conversation_id == "silent":
+            rounds += 1
+            writing.lease_renewed_at = time.monotonic() if rounds < 4 else -math.inf
+        if conversation_id == "writing":
+            enough.set()
+        raise ConnectionError
+
+    async def control(conversation_id: str) -> RunControl:
+        return RunControl(conversation_id, "r")
+
+    monkeypatch.setattr(RunStore, "renew", renew)
+    keeper = LeaseKeeper(FakeAsyncRedis, timedelta(minutes=1))
+    writing = asyncio.run(control("writing"))
+    writing.lease_renewed_at = time.monotonic()
+    keeper.keep("silent", "r", agent="Agent")
+    keeper.keep("writing", "r", agent="Agent", attempt=1, control=writing)
+    assert enough.wait(BOUND)
+    keeper.close()
+    assert renewed.index("writing") >= 4
 
 
 def test_no_lease_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

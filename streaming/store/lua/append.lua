@@ -2,27 +2,25 @@
 -- The whole of exactly-once is here: nobody else adds entries to a registered run but settle and begin,
 -- which advance the same counter.
 --
--- KEYS  1 stream  2 run state (hash)
+-- KEYS  1 stream  2 run state (hash)  3 runs of the conversation
 -- ARGV  1 run id  2 attempt  3 owner of the attempt  4 sequence of the batch's first entry  5 TTL (ms)
 --       6 wake-up channel  7 terminal status, or ''  8 number of entries
---       9 bytes up to which the wake-up carries the entries themselves (0: never)
+--       9 bytes up to which the wake-up carries the entries themselves (0: never)  10 lease (ms)
 --       then for each entry: n, followed by n strings: field, value, field, value ...
 --       (the first pair is text; a terminal entry is the batch's last)
--- returns  {'ok', cancel requested (0|1), id, id ...}   ids of all entries, those stored before included
+-- returns  {'ok', cancel requested (0|1), lease renewed (0|1), id, id ...}
+--                              ids of all entries, those stored before included
 --          {'lost'}            there is no such run, or no such attempt, or its stream was deleted
 --          {'fenced', attempt} somebody else has taken over
 --          {'ended', status}   the run has its terminal
 --          {'gap', sequence}   the batch leaves a hole; sequence is the one expected
 
--- Appends set the TTLs anew when they were not set within this time (ms), or a tenth of the TTL.
-local SLIDES_EVERY = 5000
-
 local stream, state = KEYS[1], KEYS[2]
 local run, attempt, owner, first = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local ttl, channel, terminal, count = tonumber(ARGV[5]), ARGV[6], ARGV[7], tonumber(ARGV[8])
-local carried = tonumber(ARGV[9])
+local carried, lease = tonumber(ARGV[9]), tonumber(ARGV[10])
 
-local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel', 'owner', 'slid')
+local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel', 'owner', 'lease')
 if not held[1] then return {'lost'} end
 local current, next_sequence, status = tonumber(held[1]), tonumber(held[2]), held[3]
 -- Attempts only grow, so a lower one is a state from before this attempt (failed over), and one without an
@@ -48,7 +46,7 @@ local function stored_ids(reply)
       for i = 1, #entry[2], 2 do of[entry[2][i]] = entry[2][i + 1] end
       if of['run'] == run and tonumber(of['attempt'] or '1') == attempt then
         local sequence = tonumber(of['sequence'])
-        if sequence < first + stored and sequence >= first then reply[sequence - first + 3] = entry[1] end
+        if sequence < first + stored and sequence >= first then reply[sequence - first + 4] = entry[1] end
         if sequence <= first then return end
       end
     end
@@ -57,15 +55,15 @@ local function stored_ids(reply)
   end
 end
 
-local reply = {'ok', held[4] and 1 or 0}
+local reply = {'ok', held[4] and 1 or 0, 0}
 if stored > 0 then
-  for i = 1, stored do reply[i + 2] = '' end
+  for i = 1, stored do reply[i + 3] = '' end
   stored_ids(reply)
 end
 
 -- The counter first: were it refused (ACL) after the entries, a repeated batch would add them again.
 if stored < count then redis.call('HSET', state, 'next', first + count) end
-local at, last_id, refused = 10, nil, nil
+local at, last_id, refused = 11, nil, nil
 -- The wake-up: the stream's newest entry before these, then id, fields, id, fields ... A reader whose newest entry
 -- is another has missed something, and reads the stream.
 local message, size = {'0-0'}, 0
@@ -97,7 +95,7 @@ for i = 0, count - 1 do
       break
     end
     last_id = id
-    reply[i + 3] = id
+    reply[i + 4] = id
     if carried > 0 and size <= carried then
       for _, field in ipairs(fields) do size = size + #field end
       message[#message + 1] = id
@@ -109,19 +107,26 @@ end
 
 if last_id or stored == count then
   -- An id begins with the time. To ask for it for each chunk would cost a twentieth of all this.
-  local now, slid = last_id and tonumber(string.match(last_id, '^%d+')), tonumber(held[6])
-  if last_id and terminal ~= '' and not refused then
+  local now = last_id and tonumber(string.match(last_id, '^%d+'))
+  local is_over = last_id and terminal ~= '' and not refused
+  if is_over then
     redis.call('HSET', state, 'status', terminal, 'terminal', last_id, 'ended', string.format('%.0f', now))
     redis.call('HDEL', state, 'lease')
   end
-  -- TTLs slide, but to set two of them for each chunk would cost as much as to store it.
-  if not now or next_sequence == 0 or terminal ~= '' or not slid
-    or now < slid or now - slid >= math.min(SLIDES_EVERY, ttl / 10) then
-    if now then redis.call('HSET', state, 'slid', string.format('%.0f', now)) end
-    redis.call('PEXPIRE', stream, ttl)
-    redis.call('PEXPIRE', state, ttl)
+  -- Lease and TTLs are renewed together, a few times in the time that either lasts: to do it for each chunk
+  -- would cost as much as to store it.
+  local renewed = tonumber(held[6]) and tonumber(held[6]) - lease
+  if not now or next_sequence == 0 or is_over or not renewed
+    or now < renewed or now - renewed >= math.min(lease / 5, ttl / 10) then
+    if not is_over and status == 'running' then
+      -- Not by the id: one that a foreign program has set may lie ahead of the clock.
+      local time = redis.call('TIME')
+      redis.call('HSET', state, 'lease', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + lease))
+      reply[3] = 1
+    end
+    for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl) end
   end
   local carries = last_id and carried > 0 and size <= carried
-  redis.call('PUBLISH', channel, carries and cjson.encode(message) or last_id or reply[count + 2])
+  redis.call('PUBLISH', channel, carries and cjson.encode(message) or last_id or reply[count + 3])
 end
 return refused or reply
