@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
@@ -16,6 +16,7 @@ from streaming.commands import Commands, fields_of, milliseconds
 from streaming.entries import NewEntry, RunStatus, StreamChunk, as_text, to_json
 from streaming.errors import AttemptFenced, RunEnded, RunLost, SequenceGap
 from streaming.identifiers import keys_of
+from streaming.shared_connection import OnReply
 from streaming.store.conversations import Conversations
 from streaming.store.run_states import (
     Appended,
@@ -29,6 +30,8 @@ from streaming.store.run_states import (
 from streaming.store.scripts import Scripts
 from streaming.store.stored_entries import entry_at
 from streaming.telemetry import Facts, Telemetry, TerminalWritten
+
+_T = TypeVar("_T")
 
 #: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
 #: within it, so that one slow round trip ends nothing.
@@ -186,16 +189,8 @@ class RunStore:
 
         Returns whether it leaves at the loop's next turn; else it takes a few more.
         """
-
-        def take(reply: Any) -> None:
-            outcome: Appended | Exception
-            try:
-                outcome = reply if isinstance(reply, Exception) else _appended(reply, first)
-            except Exception as failure:  # noqa: BLE001 - it is for the one who asked
-                outcome = failure
-            on_outcome(outcome)
-
         keys, arguments = self._append_call(attempt, first, entries)
+        take = _taking(lambda reply: _appended(reply, first), on_outcome)
         return self._scripts.send("append", keys, arguments, take, is_replicated=True)
 
     def _append_call(
@@ -268,15 +263,25 @@ class RunStore:
 
     async def renew(self, conversation_id: str, run: str, attempt: int) -> Renewal | None:
         """Renew the lease and slide the TTL of the run's keys; ``None``: the run is gone."""
+        return _renewal(await self._scripts.call("renew", *self._renew_call(conversation_id, run, attempt)))
+
+    def send_renew(
+        self,
+        conversation_id: str,
+        run: str,
+        attempt: int,
+        on_outcome: Callable[[Renewal | Exception | None], None],
+    ) -> None:
+        """``renew`` without a task: ``on_outcome`` is given what it returns or raises."""
+        call = self._renew_call(conversation_id, run, attempt)
+        self._scripts.send("renew", *call, _taking(_renewal, on_outcome))
+
+    def _renew_call(
+        self, conversation_id: str, run: str, attempt: int
+    ) -> tuple[tuple[str, str, str], tuple[int, int, int]]:
+        """The script's keys and arguments."""
         keys = keys_of(conversation_id)
-        reply = await self._scripts.call(
-            "renew",
-            [keys.stream, keys.runs, keys.run(run)],
-            [attempt, self._ttl, _LEASE_MS],
-        )
-        if as_text(reply[0]) == "lost":
-            return None
-        return Renewal(RunStatus(as_text(reply[0])), int(reply[1]), bool(reply[2]), as_text(reply[3]))
+        return (keys.stream, keys.runs, keys.run(run)), (attempt, self._ttl, _LEASE_MS)
 
     async def request_cancel(self, conversation_id: str, run: str) -> RunStatus | None:
         """Ask a run to stop. Returns where it stood; ``None`` if there is no such run."""
@@ -333,6 +338,27 @@ class RunStore:
             if state is not None and not state.status.is_terminal:
                 found.append(state)
         return found
+
+
+def _taking(read: Callable[[Any], _T], on_outcome: Callable[[_T | Exception], None]) -> OnReply:
+    """Gives ``on_outcome`` what ``read`` makes of a reply, or the error."""
+
+    def take(reply: Any) -> None:
+        outcome: _T | Exception
+        try:
+            outcome = reply if isinstance(reply, Exception) else read(reply)
+        except Exception as failure:  # noqa: BLE001 - it is for the one who asked
+            outcome = failure
+        on_outcome(outcome)
+
+    return take
+
+
+def _renewal(reply: Sequence[Any]) -> Renewal | None:
+    status = as_text(reply[0])
+    if status == "lost":
+        return None
+    return Renewal(RunStatus(status), int(reply[1]), bool(reply[2]), as_text(reply[3]))
 
 
 def _appended(reply: Sequence[Any], first: int) -> Appended:

@@ -46,7 +46,7 @@ IDLE_CHECK: Final = timedelta(milliseconds=50)
 RESUBSCRIBE_PAUSE: Final = timedelta(seconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Kept:
     agent: str
     attempt: int
@@ -92,6 +92,9 @@ class LeaseKeeper:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        #: Those whose renewal Redis has not answered yet.
+        self._asking: set[_Kept] = set()
+        self._making_known: set[asyncio.Task[None]] = set()
 
     def keep(
         self,
@@ -164,39 +167,61 @@ class LeaseKeeper:
         kept = list(self._kept.items())
         groups = [kept[start : start + AT_ONCE] for start in range(0, len(kept), AT_ONCE)] or [[]]
         pause = RENEW_INTERVAL.total_seconds() / len(groups)
-        renewals: list[asyncio.Task[None]] = []
         for group in groups:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
                 break
             # None waits for another: while Redis is away each takes until its time limit.
-            stale = [(key, lease) for key, lease in group if not lease.is_fresh]
-            renewals += [asyncio.create_task(self._renew(store, *key, lease)) for key, lease in stale]
-        await asyncio.gather(*renewals)
+            for (conversation_id, run), lease in group:
+                self._renew(store, conversation_id, run, lease)
 
-    async def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
-        if self._kept.get((conversation_id, run)) is not kept:
-            # Let go while it waited for its turn.
+    def _renew(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
+        if self._kept.get((conversation_id, run)) is not kept or kept.is_fresh or kept in self._asking:
+            # Let go while it waited for its turn, for one.
             return
         if kept.is_overdue:
             self._telemetry.lease_troubled("never_begun")
             _log.warning("run never begun: conversation=%s run=%s", conversation_id, run)
             self.release(conversation_id, run)
             return
+
+        def take(renewed: Renewal | Exception | None) -> None:
+            self._asking.discard(kept)
+            if isinstance(renewed, Exception):
+                self._has_failed(run, renewed)
+                return
+            self._telemetry.redis_answered()
+            if renewed is not None:
+                self._obey(conversation_id, run, kept, renewed)
+            elif self._kept.get((conversation_id, run)) is kept:
+                making_known = asyncio.create_task(self._make_known(store, conversation_id, run, kept))
+                self._making_known.add(making_known)
+                making_known.add_done_callback(self._making_known.discard)
+
+        self._asking.add(kept)
         try:
-            renewed = await store.renew(conversation_id, run, kept.attempt)
-            if renewed is None and self._kept.get((conversation_id, run)) is kept:
-                await store.register(conversation_id, run, kept.agent, attempt=kept.attempt, trace=kept.trace)
-                self._telemetry.lease_troubled("forgotten")
-                _log.warning("run made known again: conversation=%s run=%s", conversation_id, run)
-        except Exception as error:  # noqa: BLE001 - one run's trouble must not cost the others their lease
-            self._telemetry.lease_troubled("failed")
-            self._telemetry.redis_failed("lease", error)
-            _log.debug("lease renewal failed: run=%s error=%s", run, type(error).__name__)
+            store.send_renew(conversation_id, run, kept.attempt, take)
+        except Exception as error:  # noqa: BLE001 - the thread must outlive it
+            take(error)
+
+    def _has_failed(self, run: str, error: Exception) -> None:
+        """One run's trouble must not cost the others their lease."""
+        self._telemetry.lease_troubled("failed")
+        self._telemetry.redis_failed("lease", error)
+        _log.debug("lease renewal failed: run=%s error=%s", run, type(error).__name__)
+
+    async def _make_known(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
+        """Redis has forgotten the run."""
+        try:
+            await store.register(conversation_id, run, kept.agent, attempt=kept.attempt, trace=kept.trace)
+        except Exception as error:  # noqa: BLE001 - the next round tries again
+            self._has_failed(run, error)
             return
-        self._telemetry.redis_answered()
-        if renewed is None:
-            return
+        self._telemetry.lease_troubled("forgotten")
+        _log.warning("run made known again: conversation=%s run=%s", conversation_id, run)
+
+    def _obey(self, conversation_id: str, run: str, kept: _Kept, renewed: Renewal) -> None:
+        """Stop the execution if the run is not its own any more, or is to stop."""
         if kept.is_superseded(renewed):
             self._stop(conversation_id, run, kept, StopReason.SUPERSEDED)
             self.release(conversation_id, run, kept.control)

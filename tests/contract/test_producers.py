@@ -31,14 +31,16 @@ class CountedRenewals:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._done = 0
-        renew = RunStore.renew
+        send_renew = RunStore.send_renew
 
-        async def counted(store: RunStore, *arguments: Any) -> Any:
-            renewed = await renew(store, *arguments)
-            self._done += 1
-            return renewed
+        def counted(store: RunStore, conversation_id: str, run: str, attempt: int, on_outcome: Any) -> None:
+            def take(renewed: Any) -> None:
+                on_outcome(renewed)
+                self._done += 1
 
-        monkeypatch.setattr(RunStore, "renew", counted)
+            send_renew(store, conversation_id, run, attempt, take)
+
+        monkeypatch.setattr(RunStore, "send_renew", counted)
 
     async def more(self, number: int) -> None:
         """Wait for so many more."""

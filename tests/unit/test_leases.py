@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import threading
 import time
@@ -46,7 +45,7 @@ def test_leases_are_renewed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
         nonlocal at_once
         at_once = 0
 
-    async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
+    def renew(_store: RunStore, conversation_id: str, _run: str, _attempt: int, take: Any) -> None:
         nonlocal at_once, most
         if at_once == 0:
             asyncio.get_running_loop().call_soon(next_turn)
@@ -55,9 +54,9 @@ def test_leases_are_renewed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
         renewed.add(conversation_id)
         if len(renewed) == RUNS:
             all_renewed.set()
-        raise ConnectionError
+        take(ConnectionError())
 
-    monkeypatch.setattr(RunStore, "renew", renew)
+    monkeypatch.setattr(RunStore, "send_renew", renew)
     keeper = keeper_of_many()
     assert all_renewed.wait(BOUND)
     keeper.close()
@@ -70,7 +69,7 @@ def test_what_appends_renew_is_not_renewed_besides(monkeypatch: pytest.MonkeyPat
     rounds = 0
     enough = threading.Event()
 
-    async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
+    def renew(_store: RunStore, conversation_id: str, _run: str, _attempt: int, take: Any) -> None:
         nonlocal rounds
         renewed.append(conversation_id)
         if conversation_id == "silent":
@@ -78,12 +77,12 @@ def test_what_appends_renew_is_not_renewed_besides(monkeypatch: pytest.MonkeyPat
             writing.lease_renewed_at = time.monotonic() if rounds < 4 else -math.inf
         if conversation_id == "writing":
             enough.set()
-        raise ConnectionError
+        take(ConnectionError())
 
     async def control(conversation_id: str) -> RunControl:
         return RunControl(conversation_id, "r")
 
-    monkeypatch.setattr(RunStore, "renew", renew)
+    monkeypatch.setattr(RunStore, "send_renew", renew)
     keeper = LeaseKeeper(FakeAsyncRedis, timedelta(minutes=1))
     writing = asyncio.run(control("writing"))
     writing.lease_renewed_at = time.monotonic()
@@ -96,28 +95,28 @@ def test_what_appends_renew_is_not_renewed_besides(monkeypatch: pytest.MonkeyPat
 
 def test_no_lease_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """While Redis does not answer one renewal, the other leases are renewed."""
-    is_hanging = False
+    times_hung = rounds = 0
     others_renewed = threading.Event()
     renewed: set[str] = set()
 
-    async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
-        nonlocal is_hanging
+    def renew(_store: RunStore, conversation_id: str, _run: str, _attempt: int, take: Any) -> None:
+        nonlocal times_hung, rounds
         if conversation_id == "c0":
-            is_hanging = True
-            renewed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), 1.0)
-            is_hanging = False
-        elif is_hanging:
+            times_hung += 1
+            return
+        if times_hung:
             renewed.add(conversation_id)
-            if len(renewed) == RUNS - 1:
+            rounds += conversation_id == "c1"
+            if len(renewed) == RUNS - 1 and rounds == 3:
                 others_renewed.set()
-        raise ConnectionError
+        take(ConnectionError())
 
-    monkeypatch.setattr(RunStore, "renew", renew)
+    monkeypatch.setattr(RunStore, "send_renew", renew)
     keeper = keeper_of_many()
     assert others_renewed.wait(BOUND)
     keeper.close()
+    # It has been asked: nothing more is until it answers.
+    assert times_hung == 1
 
 
 def test_a_run_that_ends_before_its_turn_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +127,7 @@ def test_a_run_that_ends_before_its_turn_is_left_alone(monkeypatch: pytest.Monke
     keepers: list[LeaseKeeper] = []
     enough = threading.Event()
 
-    async def renew(_store: RunStore, conversation_id: str, *_: Any) -> None:
+    def renew(_store: RunStore, conversation_id: str, _run: str, _attempt: int, take: Any) -> None:
         nonlocal rounds, renewed_after_all
         if conversation_id == "c0" and keepers:
             rounds += 1
@@ -139,9 +138,9 @@ def test_a_run_that_ends_before_its_turn_is_left_alone(monkeypatch: pytest.Monke
                 enough.set()
         if conversation_id == last and rounds == 2:
             renewed_after_all = True
-        raise ConnectionError
+        take(ConnectionError())
 
-    monkeypatch.setattr(RunStore, "renew", renew)
+    monkeypatch.setattr(RunStore, "send_renew", renew)
     keepers.append(keeper_of_many())
     assert enough.wait(BOUND)
     keepers[0].close()
