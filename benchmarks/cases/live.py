@@ -27,6 +27,7 @@ from benchmarks.programs import Program, busy_seconds
 
 _ALL = (
     ours.CONTESTANT,
+    ours.UNREGISTERED,
     published_sample.CONTESTANT,
     blocking_readers.CONTESTANT,
     agno.CONTESTANT,

@@ -249,6 +249,34 @@ async def feed(redis_url: str, pace: Pace) -> dict[str, object]:
         return {"sent": [run.sent for run in runs], "took": took, "cpu": cpu}
 
 
+async def feed_chunks(redis_url: str, pace: Pace) -> dict[str, object]:
+    """Write at a rate, by ``write_chunk``: to streams of no registered run."""
+    sent, writing = [0] * pace.streams, set[asyncio.Task[str]]()
+    async with RedisStreamResponseHandler(connect(redis_url), _TTL) as handler:
+
+        def write(stream: int) -> None:
+            chunk = handler.write_chunk(stream_name(stream), stamped(sent[stream]), sent[stream])
+            sent[stream] += 1
+            task = asyncio.create_task(chunk)
+            writing.add(task)
+            task.add_done_callback(writing.discard)
+
+        # There is to be something to follow.
+        for stream in range(pace.streams):
+            await handler.write_chunk(stream_name(stream), "", 0)
+        await asyncio.to_thread(wait_for_go)
+        gc.disable()
+        began_cpu, began, done = time.process_time(), time.monotonic(), 0
+        while done < int(pace.seconds * pace.rate):
+            for stream in due(pace, began, done):
+                write(stream)
+                done += 1
+            await asyncio.sleep(TICK)
+        await asyncio.gather(*writing)
+        took, cpu = time.monotonic() - began, time.process_time() - began_cpu
+    return {"sent": sent, "took": took, "cpu": cpu}
+
+
 async def fill(redis_url: str, chunks: int) -> dict[str, object]:
     """Write one finished answer."""
     agent = _Agent(redis_url, 1, None)
@@ -290,13 +318,23 @@ CONTESTANT: Final = Contestant(
 )
 
 
+#: Streams as programs write them that know no runs.
+UNREGISTERED: Final = replace(
+    CONTESTANT,
+    name="write_chunk",
+    title="this project, by `write_chunk`",
+    feeder=lambda place, load: own_program(_MODULE, "feed_chunks", place.redis_url, *load.arguments()),
+)
+
+
 def main() -> None:
     """Do what the command line says."""
     what, redis_url, *arguments = sys.argv[1:]
     if what == "fill":
         outcome = asyncio.run(fill(redis_url, int(arguments[0])))
     else:
-        outcome = asyncio.run({"agent": run_agent, "feed": feed}[what](redis_url, pace_of(arguments)))
+        write = {"agent": run_agent, "feed": feed, "feed_chunks": feed_chunks}[what]
+        outcome = asyncio.run(write(redis_url, pace_of(arguments)))
     say_outcome(**outcome)
 
 

@@ -3,7 +3,8 @@
 One subscription connection hears of every append to a followed stream. The message carries the entries and
 names the one before them; where that is not the newest one that is known, something was missed, and one round
 trip reads all streams of which that is so. A stream's readers share what came. Writers that publish nothing
-(any program may ``XADD``) are followed by one blocking read over their streams.
+(any program may ``XADD``) are followed by one blocking read over their streams; one of which a message comes
+is taken out, until it is silent. Where there are many such streams they are looked at in turns.
 
 On a cluster each stream is read by a command of its own, and writers that publish nothing are followed by
 looking again and again: one command can't take keys of several slots. Reasons: docs/decisions/0007. A proxy
@@ -16,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Final, cast
@@ -29,9 +30,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
 from streaming.commands import Commands, checked, milliseconds
 from streaming.connections import subscription
+from streaming.entries import as_text
 from streaming.identifiers import Keys
 from streaming.reading.live_stream import LiveStream
-from streaming.store.stored_entries import PAGE, decode_page, newest_entry
+from streaming.store.stored_entries import PAGE, newest_entry
 from streaming.telemetry import Telemetry
 from streaming.wire import can_be_tapped, next_replies, tapped
 
@@ -42,6 +44,11 @@ STREAMS_AT_ONCE: Final = 100
 #: A blocking read returns after this time at the latest. Below the driver's default socket timeout of 5 s,
 #: since the client may be the user's own.
 BLOCK: Final = timedelta(seconds=4)
+#: Streams that one read blocks on; while it takes them, Redis does nothing else for a fifth of a millisecond.
+#: Where there are more, they are looked at in turns.
+BLOCKED_AT_ONCE: Final = 500
+#: Such reads are so far apart, for each of their streams: a few times what that one costs here and in Redis.
+BLOCKED_INTERVAL: Final = timedelta(microseconds=12)
 #: On a cluster, streams whose writers publish nothing are looked at this often.
 LOOK_INTERVAL: Final = timedelta(milliseconds=250)
 #: Subscribed to throughout, so that the connection is never without a subscription: the driver would then
@@ -67,6 +74,15 @@ def _closed_underneath() -> Iterator[None]:
         yield
     except (AttributeError, RuntimeError, OSError) as error:
         raise RedisConnectionError("The subscription's connection was closed.") from error
+
+
+@contextlib.asynccontextmanager
+async def _no_sooner_than(interval: timedelta) -> AsyncIterator[None]:
+    """What is inside takes so long at least."""
+    loop = asyncio.get_running_loop()
+    over_at = loop.time() + interval.total_seconds()
+    yield
+    await asyncio.sleep(max(0.0, over_at - loop.time()))
 
 
 class StreamFollower:
@@ -121,9 +137,7 @@ class StreamFollower:
         except BaseException:
             await self.release(stream, foreign=foreign)
             raise
-        if foreign and stream not in self._blocked_on:
-            self._foreign_changed.set()
-            self._ensure_task("stream-blocking-read", self._read_foreign)
+        self._follow_foreign(stream)
         return stream
 
     async def release(self, stream: LiveStream, *, foreign: bool) -> None:
@@ -177,6 +191,15 @@ class StreamFollower:
     def look_again(self, stream: LiveStream) -> None:
         """Read a stream though nobody published: a net under wake-ups that a dead connection swallowed."""
         self._mark_woken(stream.keys.channel)
+        # The next to append may be another, who does not publish.
+        stream.publishes = False
+        self._follow_foreign(stream)
+
+    def _follow_foreign(self, stream: LiveStream) -> None:
+        """See to it that a stream is read, if somebody may append without publishing."""
+        if stream.foreign_readers and not stream.publishes and stream not in self._blocked_on:
+            self._foreign_changed.set()
+            self._ensure_task("stream-blocking-read", self._read_foreign)
 
     def _mark_woken(self, channel: str) -> None:
         if channel in self._streams:
@@ -239,6 +262,7 @@ class StreamFollower:
         if stream is None:
             return
         carried = message if isinstance(message, bytes) else str(message).encode()
+        stream.publishes = stream.publishes or bool(carried)
         if not stream.take_message(carried):
             self._mark_woken(stream.keys.channel)
 
@@ -300,28 +324,35 @@ class StreamFollower:
     @staticmethod
     def _take(stream: LiveStream, reply: object) -> None:
         # Both readers of this class may bring the same entries.
-        fresh = [entry for entry in decode_page(reply) if entry.id > stream.tail]
-        if fresh:
-            stream.add(fresh)
+        stream.take_stored(cast("list[Any]", reply))
 
     async def _read_foreign(self) -> None:
-        """Wait for the streams whose writers publish nothing; begin again when their set grows."""
+        """Read the streams whose writers publish nothing, for a bounded share of the time."""
         while not self.closed:
             raise_if_cancelled()
-            foreign = [stream for stream in self._streams.values() if stream.foreign_readers]
-            if not foreign:
-                self._blocked_on.clear()
-                return
+            foreign = [each for each in self._streams.values() if each.foreign_readers and not each.publishes]
             self._foreign_changed.clear()
             self._blocked_on = set(foreign)
-            changed = asyncio.create_task(self._foreign_changed.wait())
-            reading = asyncio.create_task(
-                self._block(foreign) if self._takes_many_slots else self._look_later(foreign)
-            )
-            try:
-                await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await cancel_and_wait((changed, reading))
+            if not foreign:
+                return
+            if not self._takes_many_slots:
+                await self._unless_changed(self._look_later(foreign))
+            elif len(foreign) <= BLOCKED_AT_ONCE:
+                async with _no_sooner_than(len(foreign) * BLOCKED_INTERVAL):
+                    await self._unless_changed(self._block(foreign))
+            else:
+                for first in range(0, len(foreign), BLOCKED_AT_ONCE):
+                    async with _no_sooner_than(BLOCKED_AT_ONCE * BLOCKED_INTERVAL):
+                        await self._look_at(foreign[first : first + BLOCKED_AT_ONCE])
+
+    async def _unless_changed(self, wait: Coroutine[Any, Any, None]) -> None:
+        """Wait, until there are other streams to wait for."""
+        changed = asyncio.create_task(self._foreign_changed.wait())
+        waiting = asyncio.create_task(wait)
+        try:
+            await asyncio.wait({changed, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait((changed, waiting))
 
     async def _look_later(self, streams: list[LiveStream]) -> None:
         await asyncio.sleep(LOOK_INTERVAL.total_seconds())
@@ -329,12 +360,17 @@ class StreamFollower:
             self._mark_woken(stream.keys.channel)
 
     async def _block(self, streams: list[LiveStream]) -> None:
+        # On a connection of its own, unlike all other commands.
+        command = _read_of(streams, BLOCK)
+        await self._read_streams(streams, self._commands.redis.execute_command(*command))  # type: ignore[no-untyped-call]
+
+    async def _look_at(self, streams: list[LiveStream]) -> None:
+        key = streams[0].keys.stream
+        await self._read_streams(streams, self._commands.page(key, *_read_of(streams, None)))
+
+    async def _read_streams(self, streams: list[LiveStream], asked: Awaitable[Any]) -> None:
         try:
-            reply: Any = await self._commands.redis.xread(
-                {stream.keys.stream: str(stream.tail) for stream in streams},
-                count=PAGE,
-                block=milliseconds(BLOCK),
-            )
+            reply = await asked
         except ClusterCrossSlotError:
             _log.info("one address before several shards: streams of foreign writers are read one by one")
             self._takes_many_slots = False
@@ -346,4 +382,11 @@ class StreamFollower:
         self._telemetry.redis_answered()
         by_key = {stream.keys.stream: stream for stream in streams}
         for key, entries in reply.items() if isinstance(reply, dict) else reply or []:
-            self._take(by_key[key if isinstance(key, str) else bytes(key).decode()], list(entries))
+            self._take(by_key[as_text(key)], entries)
+
+
+def _read_of(streams: list[LiveStream], block: timedelta | None) -> list[Any]:
+    """The command that reads what is after each stream's tail, and waits for it if there is nothing."""
+    waits = [] if block is None else ["BLOCK", milliseconds(block)]
+    keys, tails = [each.keys.stream for each in streams], [each.tail_text for each in streams]
+    return ["XREAD", "COUNT", PAGE, *waits, "STREAMS", *keys, *tails]

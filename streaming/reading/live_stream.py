@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
 import msgspec
 
-from streaming.entries import StreamChunk, decode_entry
+from streaming.entries import as_text, decode_entry
 from streaming.errors import InvalidCursor
-from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id
+from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id, split_entry_id
 from streaming.reading.liveness import ProducerWatch
 from streaming.text_blocks import Part, TextBlock, block_of, chunks_of, parts_of
 
@@ -67,23 +67,25 @@ class LiveStream:
         self.keys = keys
         self.start: EntryId = FIRST
         self.tail: EntryId = FIRST
+        #: The same as text.
+        self.tail_text = str(FIRST)
         self.readers = 0
         self.foreign_readers = 0
         self.is_ready = False
+        #: Whether who appends was heard of, and has not been silent since.
+        self.publishes = False
         #: One watch for each run that is read (``None``: the latest), shared by its readers.
         self.watches: dict[str | None, ProducerWatch] = {}
         self.preparing = asyncio.Lock()
         #: As they came: the last id of each batch, how many entries it has, and the batch.
         self._batches: list[tuple[EntryId, int, list[Part]]] = []
         self._entries = 0
-        #: ``tail`` as text.
-        self._tail_text = str(FIRST)
         self._waiters: list[_Waiter] = []
 
     def begin_after(self, entry_id: EntryId) -> None:
         """Cover what comes after the newest entry that is stored."""
         self.start = self.tail = entry_id
-        self._tail_text = str(entry_id)
+        self.tail_text = str(entry_id)
 
     def covers(self, cursor: EntryId) -> bool:
         """Whether memory holds everything after the cursor."""
@@ -138,18 +140,22 @@ class LiveStream:
             return False
         if newest <= self.tail:
             return True
-        if told[0] != self._tail_text:
+        if told[0] != self.tail_text:
             return False
         self._add(parts, size, newest, told[-2])  # type: ignore[arg-type]  # see above
         return True
 
-    def add(self, entries: list[StreamChunk]) -> None:
-        """Take entries that were read after ``tail``, one at least."""
-        newest = entries[-1]
-        self._add([*entries], len(entries), newest.id, str(newest.id))
+    def take_stored(self, entries: Iterable[tuple[Any, Any]]) -> None:
+        """Take entries as Redis gives them, some of which may be known."""
+        fresh = [
+            (entry_id, _flat(fields)) for entry_id, fields in entries if split_entry_id(entry_id) > self.tail
+        ]
+        if fresh:
+            newest = as_text(fresh[-1][0])
+            self._add(parts_of(fresh), len(fresh), split_entry_id(newest), newest)
 
     def _add(self, parts: list[Part], size: int, newest: EntryId, text: str) -> None:
-        self.tail, self._tail_text = newest, text
+        self.tail, self.tail_text = newest, text
         block = parts[0] if len(parts) == 1 and isinstance(parts[0], TextBlock) else None
         leaving = set(self._waiters) if block is None else self._refusing(block)
         if not leaving and not self._batches and len(self._waiters) >= self.readers:
@@ -185,6 +191,11 @@ class LiveStream:
             self._batches.clear()
             self._entries = 0
             self.start = self.tail
+
+
+def _flat(fields: Mapping[Any, Any] | list[Any]) -> list[Any]:
+    """Fields and values in turns, also where a driver has made something else of them."""
+    return fields if isinstance(fields, list) else list(chain.from_iterable(fields.items()))
 
 
 def _parts(told: list[Any], newest: EntryId) -> tuple[list[Part], int]:

@@ -211,7 +211,9 @@ class RunStore:
         """Append one entry that belongs to no registered run. Returns its id."""
         keys = keys_of(conversation_id)
         return as_text(
-            await self._scripts.call("append_anonymous", [keys.stream], [self._ttl, keys.channel, *fields])
+            await self._scripts.call(
+                "append_anonymous", [keys.stream], [self._ttl, keys.channel, self._carried, *fields]
+            )
         )
 
     async def settle(

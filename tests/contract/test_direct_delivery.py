@@ -13,7 +13,6 @@ from typing import Any, cast
 import pytest
 
 from redis_stream_response_handler import RedisStreamResponseHandler
-from streaming.connections import is_cluster
 from streaming.entries import NewEntry
 from streaming.http.delivery import as_server_sent_events
 from streaming.http.limits import TimeLimit
@@ -80,11 +79,6 @@ async def reading(client: Client, *, follow: bool = False) -> AsyncIterator[asyn
         await asyncio.gather(task, return_exceptions=True)
 
 
-def carried(handler: RedisStreamResponseHandler, count: int) -> int:
-    """Of so many live texts, those that come by messages: on a cluster these only say that there is one."""
-    return 0 if is_cluster(handler._redis) else count
-
-
 async def first_read(handler: RedisStreamResponseHandler, client: Client, attempt: Attempt) -> int:
     """Append ``FIRST`` texts to a stream that is read, and wait for them. Returns how many were written."""
     for number in range(FIRST):
@@ -114,7 +108,24 @@ async def test_live_text_is_written_at_once(handler: RedisStreamResponseHandler)
             await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
         await handler.runs.append(attempt, FIRST + 10, [COMPLETED])
         await task
-    assert client.written - before == carried(handler, 10)
+    assert client.written - before == 10
+    assert client.events == await as_stored(handler)
+
+
+async def test_text_of_no_registered_run_is_written_at_once(handler: RedisStreamResponseHandler) -> None:
+    """What ``write_chunk`` appends comes in the same way."""
+    client = Client(handler, lambda: True)
+    await handler.write_chunk("c", "0", 0)
+    written: list[int] = []
+    async with reading(client) as task:
+        for number in range(1, FIRST + 11):
+            await until(client.is_waiting)
+            await handler.write_chunk("c", str(number), number)
+            await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
+            written.append(client.written)
+        await handler.write_completion("c", FIRST + 11)
+        await task
+    assert written[-1] - written[FIRST - 1] == 10
     assert client.events == await as_stored(handler)
 
 
@@ -138,7 +149,7 @@ async def test_a_client_that_can_take_nothing_now_and_then(
                 await until(client.is_waiting)
         await handler.runs.append(attempt, sequence, [COMPLETED])
         await task
-    assert bool(client.written) == bool(carried(handler, 1))
+    assert client.written
     assert client.events == await as_stored(handler)
 
 
@@ -195,7 +206,7 @@ async def test_the_time_limit_holds_for_what_is_written(handler: RedisStreamResp
     async with asyncio.timeout(5):
         await task
     assert [event.data for event in client.events] == ["0", "1", "2", "3"]
-    assert client.written - before == carried(handler, 1)
+    assert client.written - before == 1
 
 
 async def test_what_is_written_counts(
@@ -214,7 +225,7 @@ async def test_what_is_written_counts(
             await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
         await handler.runs.append(attempt, FIRST + 5, [COMPLETED])
         await task
-    assert client.written - before == carried(handler, 5)
+    assert client.written - before == 5
     ids = [int(event.id.partition("-")[0]) for event in client.events]
     # The last piece is given when the read has ended already.
     assert told[: FIRST + 5] == ids[: FIRST + 5]

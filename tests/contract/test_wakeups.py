@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.cancellation import cancel_and_wait
+from streaming.connections import is_cluster, subscription
 from streaming.entries import StreamChunk
 from streaming.errors import RunLost
 from streaming.identifiers import keys_of
@@ -103,6 +104,32 @@ async def test_batches_that_are_too_large_to_carry(handler: RedisStreamResponseH
     await handler.runs.append(attempt, 1, [text(large), text("é🙂\r\n\x00\u2028")])
     await handler.runs.append(attempt, 3, [text(" two"), COMPLETED])
     assert text_of(await reading) == f"one {large}é🙂\r\n\x00\u2028 two"
+
+
+async def test_a_chunk_of_no_registered_run_is_carried(
+    handler: RedisStreamResponseHandler, redis: Redis
+) -> None:
+    """The wake-up of ``write_chunk`` has the entry and the id before; if large or a cluster's, its id."""
+    ids = [await handler.write_chunk("c", "a", 0)]
+    pubsub = subscription(redis, ignore_subscribe_messages=True)
+    await pubsub.subscribe(keys_of("c").channel)
+    contents = ["é\n", "x" * CARRIED_BYTES, ""]
+    messages: list[str] = []
+    async with asyncio.timeout(BOUND):
+        for number, content in enumerate(contents, 1):
+            ids.append(await handler.write_chunk("c", content, number))
+        while len(messages) < len(contents):
+            if message := await pubsub.get_message(timeout=1.0):
+                messages.append(message["data"].decode())
+    await pubsub.aclose()  # type: ignore[no-untyped-call]
+    if is_cluster(redis):
+        assert messages == ids[1:]
+        return
+    before, entry_id, fields = json.loads(messages[0])
+    assert [before, entry_id] == ids[:2]
+    assert fields[:4] == ["text", "é\n", "sequence", "1"]
+    assert messages[1] == ids[2]
+    assert json.loads(messages[2])[:2] == ids[2:]
 
 
 async def test_calls_that_share_a_round_trip_are_apart(handler: RedisStreamResponseHandler) -> None:
