@@ -33,6 +33,7 @@ from streaming.connections import subscription
 from streaming.entries import as_text
 from streaming.identifiers import Keys
 from streaming.reading.live_stream import LiveStream
+from streaming.reading.patrol import Patrol
 from streaming.store.stored_entries import PAGE, newest_entry
 from streaming.telemetry import Telemetry
 from streaming.wire import can_be_tapped, next_replies, tapped
@@ -56,10 +57,6 @@ LOOK_INTERVAL: Final = timedelta(milliseconds=250)
 IDLE_CHANNEL: Final = "agent-stream-idle"
 #: The listening task sends a sign of life this often: networks drop silent connections without a word.
 PING_INTERVAL: Final = timedelta(seconds=30)
-#: Waiting readers are looked through this often for those that have waited long enough.
-PATROL_INTERVAL: Final = timedelta(milliseconds=250)
-#: Streams of one look, in about 0.1 ms; then what came meanwhile goes first.
-PATROLLED_AT_ONCE: Final = 100
 #: After trouble with Redis, the next try comes after this pause.
 RETRY_PAUSE: Final = timedelta(milliseconds=200)
 
@@ -94,6 +91,7 @@ class StreamFollower:
         #: Whether one command may take keys of several slots.
         self._takes_many_slots = not commands.is_cluster
         self._streams: dict[str, LiveStream] = {}
+        self._patrol = Patrol(self._streams, self._hear_silence)
         self._woken: set[str] = set()
         self._something_woken = asyncio.Event()
         self._foreign_changed = asyncio.Event()
@@ -148,8 +146,9 @@ class StreamFollower:
         if stream.readers == 0 and self._streams.get(channel) is stream:
             del self._streams[channel]
             self._woken.discard(channel)
-            # The blocking read goes on without it.
-            self._foreign_changed.set()
+            if stream in self._blocked_on:
+                # The blocking read goes on without it.
+                self._foreign_changed.set()
             await self._unsubscribe(channel)
 
     async def _ensure_ready(self, stream: LiveStream) -> None:
@@ -166,9 +165,9 @@ class StreamFollower:
             newest = await newest_entry(self._commands, stream.keys.stream)
             if newest is not None:
                 stream.begin_after(newest.id)
-            stream.is_ready = True
+            stream.is_ready, stream.stirred_at = True, asyncio.get_running_loop().time()
         self._ensure_task("stream-wakeups", self._listen)
-        self._ensure_task("stream-patrol", self._patrol)
+        self._ensure_task("stream-patrol", self._patrol.run)
         self._ensure_task("stream-reads", self._read_woken)
 
     async def _unsubscribe(self, channel: str) -> None:
@@ -191,9 +190,14 @@ class StreamFollower:
     def look_again(self, stream: LiveStream) -> None:
         """Read a stream though nobody published: a net under wake-ups that a dead connection swallowed."""
         self._mark_woken(stream.keys.channel)
+
+    def _hear_silence(self, stream: LiveStream, newest: str | None) -> None:
+        if newest is None or newest != stream.tail_text:
+            self.look_again(stream)
         # The next to append may be another, who does not publish.
         stream.publishes = False
-        self._follow_foreign(stream)
+        if stream.readers:
+            self._follow_foreign(stream)
 
     def _follow_foreign(self, stream: LiveStream) -> None:
         """See to it that a stream is read, if somebody may append without publishing."""
@@ -265,15 +269,6 @@ class StreamFollower:
         stream.publishes = stream.publishes or bool(carried)
         if not stream.take_message(carried):
             self._mark_woken(stream.keys.channel)
-
-    async def _patrol(self) -> None:
-        while not self.closed:
-            await asyncio.sleep(PATROL_INTERVAL.total_seconds())
-            now = asyncio.get_running_loop().time()
-            for place, stream in enumerate(list(self._streams.values())):
-                if place % PATROLLED_AT_ONCE == PATROLLED_AT_ONCE - 1:
-                    await asyncio.sleep(0)
-                stream.patrol(now)
 
     async def _read_woken(self) -> None:
         while not self.closed:

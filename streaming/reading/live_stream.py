@@ -74,6 +74,8 @@ class LiveStream:
         self.is_ready = False
         #: Whether who appends was heard of, and has not been silent since.
         self.publishes = False
+        #: When something came last, or was asked for, by the loop's clock.
+        self.stirred_at = 0.0
         #: One watch for each run that is read (``None``: the latest), shared by its readers.
         self.watches: dict[str | None, ProducerWatch] = {}
         self.preparing = asyncio.Lock()
@@ -122,6 +124,10 @@ class LiveStream:
         """Let all waiting readers look again."""
         self._let_go(set(self._waiters), something_came=True)
 
+    def let_go(self) -> None:
+        """Let all waiting readers see what has become of their run."""
+        self._let_go(set(self._waiters), something_came=False)
+
     def patrol(self, now: float) -> None:
         """Let those go who have waited long enough, and forget those who have left."""
         leaving = {waiter for waiter in self._waiters if waiter.is_over(now)}
@@ -155,9 +161,10 @@ class LiveStream:
             self._add(parts_of(fresh), len(fresh), split_entry_id(newest), newest)
 
     def _add(self, parts: list[Part], size: int, newest: EntryId, text: str) -> None:
+        now = self.stirred_at = asyncio.get_running_loop().time()
         self.tail, self.tail_text = newest, text
         block = parts[0] if len(parts) == 1 and isinstance(parts[0], TextBlock) else None
-        leaving = set(self._waiters) if block is None else self._refusing(block)
+        leaving = set(self._waiters) if block is None else self._refusing(block, now)
         if not leaving and not self._batches and len(self._waiters) >= self.readers:
             # Nearly always: all readers have it.
             self.start = newest
@@ -170,9 +177,8 @@ class LiveStream:
         self._let_go(leaving, something_came=True)
         self._forget_if_all_wait()
 
-    def _refusing(self, block: TextBlock) -> set[_Waiter]:
+    def _refusing(self, block: TextBlock, now: float) -> set[_Waiter]:
         """Give a block to those who wait. Returns who has to look for it."""
-        now = asyncio.get_running_loop().time()
         refusing: set[_Waiter] = set()
         for waiter in self._waiters:
             if not waiter.takes(block, now):

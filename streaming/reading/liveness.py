@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from redis.exceptions import RedisError
 
 from streaming.durable_answer import Restore
 from streaming.entries import NewEntry, RunStatus
 from streaming.errors import TaskHubUnavailable
-from streaming.store.run_states import RunState, Settlement
+from streaming.store.run_states import Look, RunState, Settlement
 from streaming.store.run_store import RunStore
 
 _log = logging.getLogger(__name__)
 
 #: How often a silent stream's producer is looked for, whatever the number of readers.
 LIVENESS_INTERVAL: Final = timedelta(seconds=5)
+#: Who looks sooner than after this share of it gets what was seen last.
+LOOKED_ENOUGH: Final = 0.9
 #: Where a scheduler may resume a run that lost its worker, readers give it up after this time.
 RESUME_GRACE: Final = timedelta(minutes=10)
 #: Runs that seem dead and wait for their second look; more than one host ever has at once.
@@ -72,16 +75,15 @@ class ProducerCheck:
             _log.warning("run ended as interrupted: conversation=%s run=%s", *name)
         return settlement in (Settlement.SETTLED, Settlement.ENDED)
 
-    async def is_alive(self, state: RunState) -> bool:
-        """Whether the attempt that the caller saw still has its producer.
+    def send_look(self, state: RunState, on_outcome: Callable[[Look | Exception], None]) -> None:
+        """Look whether the attempt that the caller saw still has its producer, without a task."""
 
-        Raises:
-            RedisError: Redis does not answer.
-        """
-        is_alive = await self._look_at(state) is Settlement.ALIVE
-        if is_alive:
-            self._suspected.pop((state.conversation_id, state.run), None)
-        return is_alive
+        def take(look: Look | Exception) -> None:
+            if isinstance(look, Look) and look.settlement is Settlement.ALIVE:
+                self._suspected.pop((state.conversation_id, state.run), None)
+            on_outcome(look)
+
+        self._runs.send_look(state, take)
 
     async def _look_at(self, state: RunState) -> Settlement:
         """Whether it would be ended now, at the end of its lease."""
@@ -109,13 +111,36 @@ async def _try(restore: Restore | None, conversation_id: str, run: str) -> bool 
         return None
 
 
+class Seen(NamedTuple):
+    """What became of a silent stream."""
+
+    #: Nothing comes after what is stored.
+    is_over: bool
+    #: The id of the newest entry, where that is known; ``0-0``: there is none.
+    newest: str | None = None
+
+
 class ProducerWatch:
     """Watches one run for all its readers on this event loop."""
+
+    __slots__ = (
+        "_checked_at",
+        "_conversation_id",
+        "_in_progress",
+        "_missing",
+        "_over",
+        "_producers",
+        "_run",
+        "_runs",
+        "restore",
+    )
 
     def __init__(
         self, runs: RunStore, producers: ProducerCheck, conversation_id: str, run: str | None
     ) -> None:
         """Watch ``run``; ``None``: the conversation's latest."""
+        #: Asked for a run that Redis has lost.
+        self.restore: Restore | None = None
         self._runs = runs
         self._producers = producers
         self._conversation_id = conversation_id
@@ -126,42 +151,58 @@ class ProducerWatch:
         #: The run in progress, as it was when it was last looked up.
         self._in_progress: RunState | None = None
 
-    async def is_over(self, restore: Restore | None) -> bool:
+    def look(self, on_seen: Callable[[Seen], None]) -> None:
+        """Tell ``on_seen`` how it is. Without a task, where no more is to be done than to look."""
+        state = self._in_progress
+
+        def take(look: Look | Exception) -> None:
+            if isinstance(look, Exception):
+                self._runs.telemetry.redis_failed("producer_check", look)
+                on_seen(Seen(is_over=False))
+            elif look.settlement is Settlement.ALIVE:
+                self._over, self._checked_at = False, asyncio.get_running_loop().time()
+                on_seen(Seen(is_over=False, newest=look.newest))
+            else:
+                self._in_progress = None
+                self.look(on_seen)
+
+        if state is not None:
+            self._producers.send_look(state, take)
+            return
+        self._runs.commands.tell(self.is_over(), lambda is_over: on_seen(Seen(is_over=is_over is True)))
+
+    async def is_over(self) -> bool:
         """Whether nothing comes after what is stored: the run has ended, or its state is gone.
 
         A run that has lost its producer is ended on the way; one that Redis has lost is restored.
         """
         now = asyncio.get_running_loop().time()
-        if now - self._checked_at >= LIVENESS_INTERVAL.total_seconds():
+        if now - self._checked_at >= LIVENESS_INTERVAL.total_seconds() * LOOKED_ENOUGH:
             self._checked_at = now
             try:
-                self._over = await self._look(restore)
+                self._over = await self._look()
             except RedisError as error:
                 self._runs.telemetry.redis_failed("producer_check", error)
         return self._over
 
-    async def _look(self, restore: Restore | None) -> bool:
-        # Nearly always; a third of the work of looking it up, and thousands of streams may be silent at once.
-        if self._in_progress is not None and await self._producers.is_alive(self._in_progress):
-            return False
-        self._in_progress = None
+    async def _look(self) -> bool:
         conversation_id, run = self._conversation_id, self._run
         if run is not None:
             state = await self._runs.state(conversation_id, run)
             if state is not None:
                 self._missing = False
-                return await self._has_ended(state, restore)
-            return await _try(restore, conversation_id, run) or self._is_missing_again()
+                return await self._has_ended(state)
+            return await _try(self.restore, conversation_id, run) or self._is_missing_again()
         state = await self._runs.latest_run(conversation_id)
         if state is not None:
-            await self._has_ended(state, restore)
+            await self._has_ended(state)
         elif not await self._runs.stream_exists(conversation_id):
             return self._is_missing_again()
         self._missing = False
         return False
 
-    async def _has_ended(self, state: RunState, restore: Restore | None) -> bool:
-        has_ended = await self._producers.ended(state, restore)
+    async def _has_ended(self, state: RunState) -> bool:
+        has_ended = await self._producers.ended(state, self.restore)
         self._in_progress = None if has_ended else state
         return has_ended
 

@@ -17,7 +17,7 @@ from streaming.errors import StreamingError
 from streaming.identifiers import EntryId, keys_of
 from streaming.reading.follower import RETRY_PAUSE, StreamFollower
 from streaming.reading.live_stream import LiveStream, Take
-from streaming.reading.liveness import LIVENESS_INTERVAL, ProducerCheck, ProducerWatch
+from streaming.reading.liveness import ProducerCheck, ProducerWatch
 from streaming.reading.span import Span
 from streaming.reading.stored_pages import StoredPages
 from streaming.reading.told import lost
@@ -87,7 +87,6 @@ class OpenStream:
         self._run_has_ended = False
         #: Nothing came for a while: it is time to look whether something still can.
         self._is_overdue = False
-        self._look_interval = min(self._heartbeat, LIVENESS_INTERVAL.total_seconds())
         self._silent_since = 0.0
         self.cut_short = False
         #: Where it is set, it is given text that comes while the read waits, which is then not given by
@@ -135,7 +134,7 @@ class OpenStream:
                     # Else its reader, who has left, would be noticed only by what comes next.
                     raise_if_cancelled()
                     takes = self.give is not None and self._view.cursor == live.tail
-                    self._is_overdue = not await live.wait(self._look_interval, self._take if takes else None)
+                    self._is_overdue = not await live.wait(self._heartbeat, self._take if takes else None)
                     continue
                 if self._is_over():
                     # Before the last batch is given: its reader may never ask again.
@@ -239,11 +238,7 @@ class OpenStream:
 
     async def _look_after(self, live: LiveStream) -> list[Part] | None:
         """Nothing came: see whether something still can, and tell that we are here."""
-        watch = live.watches.get(self._span.run)
-        if watch is None:
-            watch = ProducerWatch(self._runs, self._producers, self._conversation_id, self._span.run)
-            live.watches[self._span.run] = watch
-        if await watch.is_over(self._restore):
+        if await live.watches[self._span.run].is_over():
             stored = await self._stored()
             if stored == [] and not await self._is_restored():
                 self._ended = True
@@ -258,7 +253,17 @@ class OpenStream:
         # Then its end is gone from the stream: nothing is waited for.
         self._run_has_ended = self._span.run is not None and state is not None and state.status.is_terminal
         self._live = await self._patiently(lambda: self._follower.acquire(self._keys, foreign=self._foreign))
+        if self._live is not None:
+            self._watch(self._live)
         self._silent_since = self._loop.time()
+
+    def _watch(self, live: LiveStream) -> None:
+        """See to it that somebody looks at the run when it is silent."""
+        run = self._span.run
+        watch = live.watches.get(run)
+        if watch is None:
+            watch = live.watches[run] = ProducerWatch(self._runs, self._producers, self._conversation_id, run)
+        watch.restore = watch.restore or self._restore
 
     async def _is_restored(self) -> bool:
         """Whether a run whose end was deleted from the stream has been written again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -116,6 +117,14 @@ class Settlement(enum.StrEnum):
     CHANGED = "changed"
     ENDED = "ended"
     LOST = "lost"
+
+
+class Look(NamedTuple):
+    """What a look at a run whose producer may be gone has shown."""
+
+    settlement: Settlement
+    #: The id of the stream's newest entry, if the producer is there; ``0-0``: it has none.
+    newest: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from streaming.store.run_states import (
     Appended,
     Attempt,
     Forgotten,
+    Look,
     Renewal,
     RunState,
     Settlement,
@@ -36,7 +37,8 @@ _T = TypeVar("_T")
 #: A running attempt whose lease was not renewed for this long has lost its producer. Renewed several times
 #: within it, so that one slow round trip ends nothing.
 LEASE: Final = timedelta(seconds=10)
-_LEASE_MS: Final = milliseconds(LEASE)
+#: What a run would be ended with, where it is only asked whether it would.
+_INTERRUPTED: Final = NewEntry(0, status=RunStatus.INTERRUPTED)
 #: Runs of a conversation that can be asked for by name; older ones stay readable as entries.
 RUNS_REMEMBERED: Final = 100
 #: Workers hear of a cancel on this channel at once; the flag in the run's state is what counts.
@@ -72,7 +74,7 @@ class RunStore:
         #: How everybody who reads or writes through this store asks its Redis.
         self.commands: Final = Commands(redis)
         self._scripts = Scripts(self.commands, wait_replicas=wait_replicas)
-        self._ttl = milliseconds(stream_ttl)
+        self._ttl, self._lease = milliseconds(stream_ttl), milliseconds(LEASE)
         # A cluster passes every message on to all of its nodes.
         self._carried = 0 if self.commands.is_cluster else CARRIED_BYTES
 
@@ -102,7 +104,7 @@ class RunStore:
             await self._scripts.call(
                 "register",
                 [keys.stream, keys.runs, keys.run(run)],
-                [run, agent, self._ttl, _LEASE_MS, RUNS_REMEMBERED, keys.channel, attempt, trace],
+                [run, agent, self._ttl, self._lease, RUNS_REMEMBERED, keys.channel, attempt, trace],
             )
             state = await self.state(conversation_id, run)
             if state is not None:
@@ -143,7 +145,7 @@ class RunStore:
                 run,
                 owner,
                 self._ttl,
-                _LEASE_MS,
+                self._lease,
                 keys.channel,
                 to_json({"reason": reason}),
                 int(reopen),
@@ -200,7 +202,7 @@ class RunStore:
         stream, run, runs, channel = attempt.names
         terminal = entries[-1].status
         arguments: list[str | int] = [attempt.run, attempt.number, attempt.owner, first, self._ttl, channel]
-        arguments += (terminal.value if terminal else "", len(entries), self._carried, _LEASE_MS)
+        arguments += (terminal.value if terminal else "", len(entries), self._carried, self._lease)
         for entry in entries:
             fields = entry.fields()
             arguments.append(len(fields))
@@ -227,30 +229,30 @@ class RunStore:
             patience: How long after its lease the run is given up; ``None``: at once.
             confirm: ``False`` only says whether it would.
         """
-        keys = keys_of(state.conversation_id)
-        status = outcome.status or RunStatus.INTERRUPTED
-        reply = await self._scripts.call(
-            "settle",
-            [keys.stream, keys.run(state.run)],
-            [
-                state.run,
-                state.attempt,
-                self._ttl,
-                keys.channel,
-                status.value,
-                -1 if patience is None else milliseconds(patience),
-                int(confirm),
-                _LEASE_MS,
-                *outcome.fields()[4:],
-            ],
-        )
-        settlement = Settlement(as_text(reply[0]))
+        call = self._settle_call(state, outcome, patience, confirm=confirm)
+        settlement = _look(await self._scripts.call("settle", *call)).settlement
         if settlement is Settlement.SETTLED:
+            status = outcome.status or RunStatus.INTERRUPTED
             ended = TerminalWritten(state.agent, status.value, outcome.code or "")
             self.telemetry.terminal_written(ended)
             facts: Facts = {"agent": state.agent, "attempt": state.attempt, "entries": state.entries}
             self.telemetry.traces.moment(f"run {status.value}", state.trace, facts)
         return settlement
+
+    def send_look(self, state: RunState, on_outcome: Callable[[Look | Exception], None]) -> None:
+        """Tell ``on_outcome`` whether a run's producer is there, or what went wrong; without a task."""
+        call = self._settle_call(state, _INTERRUPTED, timedelta(0), confirm=False)
+        self._scripts.send("settle", *call, _taking(_look, on_outcome))
+
+    def _settle_call(
+        self, state: RunState, outcome: NewEntry, patience: timedelta | None, *, confirm: bool
+    ) -> tuple[tuple[str, str], tuple[str | int, ...]]:
+        """The script's keys and arguments."""
+        keys = keys_of(state.conversation_id)
+        status = outcome.status or RunStatus.INTERRUPTED
+        most = -1 if patience is None else milliseconds(patience)
+        arguments = (state.run, state.attempt, self._ttl, keys.channel, status.value, most, int(confirm))
+        return (keys.stream, keys.run(state.run)), (*arguments, self._lease, *outcome.fields()[4:])
 
     async def fail_unstarted(self, state: RunState) -> bool:
         """End a run that its task hub did not take. Returns whether this call did."""
@@ -283,7 +285,7 @@ class RunStore:
     ) -> tuple[tuple[str, str, str], tuple[int, int, int]]:
         """The script's keys and arguments."""
         keys = keys_of(conversation_id)
-        return (keys.stream, keys.runs, keys.run(run)), (attempt, self._ttl, _LEASE_MS)
+        return (keys.stream, keys.runs, keys.run(run)), (attempt, self._ttl, self._lease)
 
     async def request_cancel(self, conversation_id: str, run: str) -> RunStatus | None:
         """Ask a run to stop. Returns where it stood; ``None`` if there is no such run."""
@@ -354,6 +356,11 @@ def _taking(read: Callable[[Any], _T], on_outcome: Callable[[_T | Exception], No
         on_outcome(outcome)
 
     return take
+
+
+def _look(reply: Sequence[Any]) -> Look:
+    settlement = Settlement(as_text(reply[0]))
+    return Look(settlement, as_text(reply[1]) if settlement is Settlement.ALIVE else None)
 
 
 def _renewal(reply: Sequence[Any]) -> Renewal | None:

@@ -167,7 +167,7 @@ async def test_a_producer_that_died_before_the_clock_stepped_back(
 ) -> None:
     """A lease that seems good for another hour is no reason to wait for an hour."""
     monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", LOOK)
-    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", LOOK)
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", LOOK)
     handler = RedisStreamResponseHandler(redis)
     attempt = await begin(handler, "c", "r")
     await handler.runs.append(attempt, 0, [text("half")])

@@ -37,7 +37,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small bounds: what is shown is that they hold, not how large they are."""
     monkeypatch.setattr("streaming.writing.writer.BUFFER_ENTRIES", BUFFER)
     monkeypatch.setattr("streaming.store.run_store.LEASE", PATIENCE)
-    for module in ("liveness", "open_stream"):
+    for module in ("liveness", "patrol"):
         monkeypatch.setattr(f"streaming.reading.{module}.LIVENESS_INTERVAL", timedelta(milliseconds=200))
 
 

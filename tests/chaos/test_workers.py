@@ -78,7 +78,7 @@ async def test_a_reader_elsewhere_outlives_the_worker(
 ) -> None:
     """The service is killed in mid-run; a reader in another process that waits is told: interrupted."""
     monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", LOOK)
-    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", LOOK)
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", LOOK)
     settings = {"REDIS_CONNECTION_STRING": "", "DEMO_MODEL_WORDS_PER_SECOND": SLOW}
     with redis_server(tmp_path / "redis") as server:
         await server.start()

@@ -70,7 +70,7 @@ async def test_a_writer_that_publishes_no_more(
     handler: RedisStreamResponseHandler, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream that has been silent is read without messages again: who appends next may send none."""
-    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", timedelta(milliseconds=500))
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", timedelta(milliseconds=500))
     reading = Reading(handler, "c")
     await handler.write_chunk("c", "0", 0)
     async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:

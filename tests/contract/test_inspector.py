@@ -132,7 +132,7 @@ async def test_a_follower_ends_no_run(
 ) -> None:
     """A run whose producer is gone is left as it is: whoever only looks must not end it."""
     soon = timedelta(milliseconds=20)
-    for name in ("following.TELL_EVERY", "liveness.LIVENESS_INTERVAL", "open_stream.LIVENESS_INTERVAL"):
+    for name in ("following.TELL_EVERY", "liveness.LIVENESS_INTERVAL", "patrol.LIVENESS_INTERVAL"):
         package = "inspector" if name.startswith("following") else "streaming.reading"
         monkeypatch.setattr(f"{package}.{name}", soon)
     await begin(handler, "c", "r")

@@ -335,7 +335,7 @@ async def test_a_dead_producer_ends_its_run(
 ) -> None:
     """A run whose lease has lapsed ends as interrupted for all its readers."""
     monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", TTL / 100_000)
-    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", TTL / 100_000)
     attempt = await begin(handler, "c", "r")
     await handler.runs.append(attempt, 0, [text("half")])
     await redis.hset(keys_of("c").run("r"), "lease", "1")

@@ -34,7 +34,7 @@ async def test_a_deleted_terminal_is_not_waited_for(
 ) -> None:
     """A run that has ended but whose end was deleted ends its readers with a reason."""
     monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", TTL / 100_000)
-    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", TTL / 100_000)
     await complete_run(handler, "c", "r", "a")
     await redis.xdel(keys_of("c").stream, (await read_all(handler, "c"))[-1].entry_id)
     assert [chunk.code for chunk in await read_all(handler, "c")] == [None, "stream_lost"]
@@ -170,7 +170,7 @@ async def test_a_flushed_store_ends_a_waiting_reader(
 ) -> None:
     """A reader whose run is gone from the store ends with a reason."""
     monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", TTL / 100_000)
-    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", TTL / 100_000)
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", TTL / 100_000)
     await begin(handler, "c", "r")
     reading = asyncio.create_task(read_all(handler, "c"))
     await until(lambda: subscribers(redis, 1))

@@ -69,7 +69,7 @@ def durable(handler: RedisStreamResponseHandler) -> DurableState:
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers look after their producer all the time."""
     monkeypatch.setattr("streaming.reading.liveness.LIVENESS_INTERVAL", SOON)
-    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", SOON)
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", SOON)
 
 
 async def test_an_answer_outlives_its_stream(

@@ -21,7 +21,7 @@ async def test_live_chunks_come_when_they_are_appended(
     real_redis_url: str, monkeypatch: pytest.MonkeyPatch, protocol: int | None, decode_responses: bool
 ) -> None:
     """Whichever protocol the driver speaks, a reader hears of an append; it does not look now and then."""
-    monkeypatch.setattr("streaming.reading.open_stream.LIVENESS_INTERVAL", timedelta(minutes=5))
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", timedelta(minutes=5))
     options: dict[str, Any] = {"decode_responses": decode_responses}
     if protocol is not None:
         options["protocol"] = protocol

@@ -6,7 +6,7 @@
 --       6 how long after its lease a run is given up (ms); -1: at once, whatever its lease
 --       7 '1': settle; '0': only say whether it would  8 lease (ms)
 --       then the terminal entry's field, value ...
--- returns  {'settled', id} | {'lapsed'} | {'alive'} | {'changed', attempt} | {'ended', status} | {'lost'}
+-- returns  {'settled', id} | {'lapsed'} | {'alive', id of the newest entry} | {'changed', attempt} | {'ended', status} | {'lost'}
 local stream, state = KEYS[1], KEYS[2]
 local run, ttl = ARGV[1], ARGV[3]
 
@@ -22,7 +22,10 @@ local patience = tonumber(ARGV[6])
 local lease = tonumber(held[4] or '0')
 -- One that reaches too far ahead was given before the clock stepped back: its owner, if alive, renews it soon.
 local is_held = lease + patience >= now and lease <= now + tonumber(ARGV[8])
-if patience >= 0 and is_held then return {'alive'} end
+if patience >= 0 and is_held then
+  local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  return {'alive', newest and newest[1] or '0-0'}
+end
 if ARGV[7] ~= '1' then return {'lapsed'} end
 
 local fields = {'text', '', 'sequence', held[3], 'timestamp', string.format('%.0f', now)}
