@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
+import msgspec
+
 from streaming.entries import NUMBER_DIGITS, StreamChunk, as_text, decode_entry
 from streaming.identifiers import EntryId, split_entry_id
 from streaming.sse import encode_event, encode_messages
@@ -34,10 +36,18 @@ _TEXT: Final = _Form(["text", "sequence", "timestamp"], ([], ["run"], ["run", "a
 _OWN: Final = 6
 
 
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a run stands. Each chunk makes one: the garbage collector need not know."""
+
+    attempt: int
+    #: What should come next.
+    sequence: int
+
+
 class TextBlock:
     """Text entries of one attempt of a run, whose sequences have no hole. Iterating it gives the chunks."""
 
-    __slots__ = ("_encoded", "_entries", "attempt", "first_sequence", "last", "run")
+    __slots__ = ("_encoded", "_entries", "attempt", "end", "first_sequence", "last", "run")
 
     #: No end of a run is in it.
     is_terminal: ClassVar = False
@@ -50,6 +60,8 @@ class TextBlock:
         self.attempt = attempt
         #: Of the first entry.
         self.first_sequence = sequence
+        #: Where the run stands behind it; all of its readers keep this one.
+        self.end: Final = Place(attempt, sequence + len(entries))
         #: The last entry's id.
         self.last = last
         self._entries = entries
@@ -60,11 +72,6 @@ class TextBlock:
 
     def __iter__(self) -> Iterator[StreamChunk]:
         return (decode_entry(entry_id, fields) for entry_id, fields in self._entries)
-
-    @property
-    def next_sequence(self) -> int:
-        """What should come after it."""
-        return self.first_sequence + len(self._entries)
 
     @property
     def encoded(self) -> bytes:

@@ -5,23 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from streaming.entries import RESET, StreamChunk
 from streaming.reading.span import Span
 from streaming.reading.told import LOST_CODE, gap, reset
 from streaming.telemetry import Telemetry
-from streaming.text_blocks import Part, TextBlock
+from streaming.text_blocks import Part, Place, TextBlock
 
 #: Why a reader was told of a gap or reset, in telemetry.
 CURSOR_GONE: Final = "cursor_gone"
-
-
-class _Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a run stands. Each chunk makes one, for each reader: the garbage collector need not know."""
-
-    attempt: int
-    sequence: int
 
 
 class View:
@@ -46,10 +37,10 @@ class View:
         #: Whether it ended a run.
         self.at_terminal = False
         #: Of each run in progress: its attempt, and the sequence that should come next.
-        self._expected: dict[str, _Place] = {}
+        self._expected: dict[str, Place] = {}
         if span.expected is not None:
             run, attempt, sequence = span.expected
-            self._expected[run] = _Place(attempt, sequence)
+            self._expected[run] = Place(attempt, sequence)
 
     def told_at_start(self, span: Span) -> list[Part]:
         """What the reader is told before the first entry; mostly nothing."""
@@ -73,7 +64,7 @@ class View:
     def pass_over(self, block: TextBlock) -> None:
         """Stand behind a block that is the next, and was shown."""
         if block.run is not None:
-            self._expected[block.run] = _Place(block.attempt, block.next_sequence)
+            self._expected[block.run] = block.end
         self.cursor = block.last
         self.at_terminal = False
 
@@ -132,10 +123,10 @@ class View:
         if chunk.run is None or chunk.sequence is None:
             return None
         known = self._expected.get(chunk.run)
-        here = _Place(chunk.attempt, chunk.sequence)
+        here = Place(chunk.attempt, chunk.sequence)
         if known == here and chunk.type is None and not chunk.is_terminal:
             # Nearly always: the next one.
-            self._expected[chunk.run] = _Place(chunk.attempt, chunk.sequence + 1)
+            self._expected[chunk.run] = Place(chunk.attempt, chunk.sequence + 1)
             return chunk.sequence
         self._expected.pop(chunk.run, None)
         expected = None
@@ -143,5 +134,5 @@ class View:
             expected = known.sequence
         if not chunk.is_terminal:
             following = chunk.sequence + 1 if chunk.sequence == 0 else max(chunk.sequence + 1, expected or 0)
-            self._expected[chunk.run] = _Place(chunk.attempt, following)
+            self._expected[chunk.run] = Place(chunk.attempt, following)
         return expected

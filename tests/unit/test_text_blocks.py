@@ -59,7 +59,7 @@ def test_parts_are_the_entries(entries: list[list[Any]]) -> None:
         if isinstance(part, TextBlock):
             chunks = list(part)
             sequences = [chunk.sequence for chunk in chunks]
-            assert sequences == list(range(part.first_sequence, part.next_sequence))
+            assert sequences == list(range(part.first_sequence, part.end.sequence))
             assert {(chunk.run, chunk.attempt) for chunk in chunks} == {(part.run, part.attempt)}
             assert all(chunk.type is None and not chunk.is_terminal for chunk in chunks)
             assert part.last == chunks[-1].id

@@ -67,6 +67,8 @@ local at, last_id, refused = 11, nil, nil
 -- The wake-up: the stream's newest entry before these, then id, fields, id, fields ... A reader whose newest entry
 -- is another has missed something, and reads the stream.
 local message, size = {'0-0'}, 0
+-- What the script adds to each entry.
+local added = #'sequence' + #'run' + #run + (attempt > 1 and #'attempt' + #ARGV[2] or 0)
 if stored < count and carried > 0 then
   local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
   if newest then message[1] = newest[1] end
@@ -74,14 +76,16 @@ end
 for i = 0, count - 1 do
   local n = tonumber(ARGV[at])
   if i >= stored then
-    local fields = {ARGV[at + 1], ARGV[at + 2], 'sequence', string.format('%.0f', first + i)}
-    for j = at + 3, at + n do fields[#fields + 1] = ARGV[j] end
-    fields[#fields + 1] = 'run'
-    fields[#fields + 1] = run
-    if attempt > 1 then
-      fields[#fields + 1] = 'attempt'
-      fields[#fields + 1] = ARGV[2]
+    local sequence = string.format('%.0f', first + i)
+    local fields = {ARGV[at + 1], ARGV[at + 2], 'sequence', sequence}
+    size = size + #ARGV[at + 1] + #ARGV[at + 2] + #sequence + added
+    for j = 3, n do
+      local field = ARGV[at + j]
+      fields[j + 2] = field
+      size = size + #field
     end
+    fields[n + 3], fields[n + 4] = 'run', run
+    if attempt > 1 then fields[n + 5], fields[n + 6] = 'attempt', ARGV[2] end
     local id
     if next_sequence == 0 then
       id = redis.pcall('XADD', stream, '*', unpack(fields))
@@ -97,7 +101,6 @@ for i = 0, count - 1 do
     last_id = id
     reply[i + 4] = id
     if carried > 0 and size <= carried then
-      for _, field in ipairs(fields) do size = size + #field end
       message[#message + 1] = id
       message[#message + 1] = fields
     end
