@@ -5,12 +5,14 @@ python -m benchmarks.loads.prefill REDIS_URL KEY CHUNKS
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from datetime import timedelta
 from typing import Final
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from benchmarks.loads.pacing import say_outcome
 
@@ -53,7 +55,7 @@ def fill_stream(redis_url: str, key: str, chunks: int, *, is_finished: bool) -> 
             last = min(chunks, first + _AT_ONCE) - 1
             ends = int(is_finished and last == chunks - 1)
             redis.eval(_CHUNKS, 1, key, str(first), str(last), str(ends), str(_TTL))
-        _wait_for_rewrite(redis)
+        _let_it_rewrite(redis)
 
 
 def fill_conversations(redis_url: str, conversations: int) -> None:
@@ -62,11 +64,14 @@ def fill_conversations(redis_url: str, conversations: int) -> None:
         for first in range(0, conversations, _AT_ONCE):
             last = min(conversations, first + _AT_ONCE) - 1
             redis.eval(_CONVERSATIONS, 0, str(first), str(last), str(_TTL))
-        _wait_for_rewrite(redis)
+        _let_it_rewrite(redis)
 
 
-def _wait_for_rewrite(redis: Redis) -> None:
-    """What was filled in has made Redis rewrite its file, which would be measured too."""
+def _let_it_rewrite(redis: Redis) -> None:
+    """Let Redis rewrite its file now: else it may while it is measured, when the file has grown enough."""
+    with contextlib.suppress(ResponseError):
+        # Refused where it has begun by itself.
+        redis.bgrewriteaof()
     until = time.monotonic() + _REWRITE_TIMEOUT
     while time.monotonic() < until:
         state = redis.info("persistence")
