@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 CALLS_UNDER_WAY: Final = 200
 #: Bytes of them; one call may be larger.
 BYTES_UNDER_WAY: Final = 8 * 1_048_576
+#: So many calls leave before the turn of the loop ends, then twice as many, and so on: Redis begins with
+#: the first while the others are made, and few writes take all of them.
+SENT_FIRST: Final = 8
 #: How often it is looked whether Redis still answers, and whether the connection is needed.
 LOOK_INTERVAL: Final = timedelta(seconds=1)
 #: How often within the time that a reply may take.
@@ -54,6 +57,8 @@ class SharedConnection:
         self._bytes_under_way = 0
         self._tap: Tap | None = None
         self._flush_is_due = False
+        #: So many waiting calls leave before the turn ends.
+        self._sent_at = SENT_FIRST
         #: The connection is to go back to the pool: nothing more is sent.
         self._is_leaving = False
         #: What is to be raised once a connection is not to be used again.
@@ -76,7 +81,10 @@ class SharedConnection:
             return False
         if not self._flush_is_due:
             self._flush_is_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush_due)
+        if len(self._waiting) >= self._sent_at:
+            self._sent_at *= 2
+            self._flush()
         return not self._is_leaving
 
     async def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -111,8 +119,11 @@ class SharedConnection:
                 raise reply
         return replies
 
+    def _flush_due(self) -> None:
+        self._flush_is_due, self._sent_at = False, SENT_FIRST
+        self._flush()
+
     def _flush(self) -> None:
-        self._flush_is_due = False
         if self._tap is None or self._is_leaving:
             return
         packed = []

@@ -39,7 +39,8 @@ class Tap(asyncio.Protocol):
 
     def write(self, packed: bytes) -> None:
         """Send, some time soon. The transport keeps what is not sent yet, so the caller has to bound it."""
-        self._transport.write(packed)
+        if not self._transport.is_closing():
+            self._transport.write(packed)
 
     def data_received(self, data: bytes) -> None:
         """Give what is whole."""
