@@ -6,6 +6,7 @@ Neither has a timer or a task of its own: there may be ten thousand of both.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -13,6 +14,8 @@ from typing import Final
 
 from streaming.reading.live_stream import LiveStream
 from streaming.reading.liveness import LIVENESS_INTERVAL, Seen
+
+_log = logging.getLogger(__name__)
 
 #: The streams are looked through this often.
 INTERVAL: Final = timedelta(milliseconds=250)
@@ -56,8 +59,12 @@ class Patrol:
                     self._ask(stream)
 
     def _ask(self, stream: LiveStream) -> None:
-        for watch in stream.watches.values():
-            watch.look(partial(self._take, stream))
+        try:
+            for watch in stream.watches.values():
+                watch.look(partial(self._take, stream))
+        except Exception as error:  # noqa: BLE001 - without this task readers wait for ever
+            _log.error("silent stream not looked at: error=%s", type(error).__name__)
+            _log.debug("look failed", exc_info=True)
 
     def _take(self, stream: LiveStream, seen: Seen) -> None:
         if seen.is_over:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.identifiers import keys_of
 from streaming.reading.live_stream import LiveStream
+from streaming.reading.liveness import ProducerWatch
 from streaming.store.run_states import Look, RunState
 from streaming.store.run_store import RunStore
 from tests.contract.reading import COMPLETED, begin, read_all, text, text_of, until
@@ -89,6 +90,26 @@ async def test_a_look_finds_what_nobody_told_of(
         await redis.xadd(keys_of("c").stream, end)
         await redis.pexpire(keys_of("c").stream, 60_000)
     assert text_of(read.result()) == "0"
+
+
+async def test_a_look_that_breaks(
+    handler: RedisStreamResponseHandler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong with a look, readers are given signs of life, and the log says so."""
+
+    def broken(*_: Any) -> None:
+        raise ValueError("secret")
+
+    monkeypatch.setattr("streaming.reading.patrol.INTERVAL", timedelta(milliseconds=10))
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", timedelta(milliseconds=20))
+    monkeypatch.setattr(ProducerWatch, "look", broken)
+    await begin(handler, "c", "r")
+    opened = await handler.reader.open("c", heartbeat=timedelta(milliseconds=100))
+    async with asyncio.timeout(BOUND):
+        assert [await anext(opened) for _ in range(3)] == [[]] * 3
+    await opened.aclose()
+    assert "silent stream not looked at: error=ValueError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_a_stream_that_is_lost_while_all_is_silent(
