@@ -147,12 +147,7 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
                 control=control,
                 trace=attempt.trace,
             )
-        return RunWriter(
-            handler.runs,
-            attempt,
-            control,
-            patience=self._patience,
-        )
+        return RunWriter(handler.runs, attempt, control, patience=self._patience)
 
     async def _write(self, run: _RunStream, entries: Iterable[NewEntry]) -> None:
         control = run.control

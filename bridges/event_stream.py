@@ -196,12 +196,7 @@ class RunRecording:
         self._leases.keep(
             self.conversation_id, self.run, agent=self._agent, attempt=attempt.number, control=control
         )
-        return RunWriter(
-            self._handler.runs,
-            attempt,
-            control,
-            patience=self._patience,
-        )
+        return RunWriter(self._handler.runs, attempt, control, patience=self._patience)
 
     async def _put_one(self, entry: NewEntry) -> None:
         assert self._writer is not None  # noqa: S101 - begin has set it

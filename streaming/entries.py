@@ -9,6 +9,7 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -143,6 +144,11 @@ def decode_entry(entry_id: str | bytes, fields: Mapping[Any, Any] | Sequence[Any
     pairs = fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=False)
     values = {as_text(name): as_text(value) for name, value in pairs}
     return chunk_of(as_text(entry_id), values)
+
+
+def flat_fields(fields: Mapping[Any, Any] | Sequence[Any]) -> Sequence[Any]:
+    """An entry's fields and values in turns, also where the driver has made a mapping of them."""
+    return list(chain.from_iterable(fields.items())) if isinstance(fields, Mapping) else fields
 
 
 def chunk_of(entry_id: str, values: Mapping[str, str]) -> StreamChunk:

@@ -58,7 +58,7 @@ class SharedConnection:
         self._tap: Tap | None = None
         self._flush_is_due = False
         #: So many waiting calls leave before the turn ends.
-        self._sent_at = SENT_FIRST
+        self._flush_from = SENT_FIRST
         #: The connection is to go back to the pool: nothing more is sent.
         self._is_leaving = False
         #: What is to be raised once a connection is not to be used again.
@@ -82,8 +82,8 @@ class SharedConnection:
         if not self._flush_is_due:
             self._flush_is_due = True
             asyncio.get_running_loop().call_soon(self._flush_due)
-        if len(self._waiting) >= self._sent_at:
-            self._sent_at *= 2
+        if len(self._waiting) >= self._flush_from:
+            self._flush_from *= 2
             self._flush()
         return not self._is_leaving
 
@@ -120,7 +120,7 @@ class SharedConnection:
         return replies
 
     def _flush_due(self) -> None:
-        self._flush_is_due, self._sent_at = False, SENT_FIRST
+        self._flush_is_due, self._flush_from = False, SENT_FIRST
         self._flush()
 
     def _flush(self) -> None:

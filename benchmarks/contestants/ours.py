@@ -251,30 +251,19 @@ async def feed(redis_url: str, pace: Pace) -> dict[str, object]:
 
 async def feed_chunks(redis_url: str, pace: Pace) -> dict[str, object]:
     """Write at a rate, by ``write_chunk``: to streams of no registered run."""
-    sent, writing = [0] * pace.streams, set[asyncio.Task[str]]()
     async with RedisStreamResponseHandler(connect(redis_url), _TTL) as handler:
 
-        def write(stream: int) -> None:
-            chunk = handler.write_chunk(stream_name(stream), stamped(sent[stream]), sent[stream])
-            sent[stream] += 1
-            task = asyncio.create_task(chunk)
-            writing.add(task)
-            task.add_done_callback(writing.discard)
+        async def write(stream: int, number: int) -> None:
+            await handler.write_chunk(stream_name(stream), stamped(number), number)
 
         # There is to be something to follow.
         for stream in range(pace.streams):
             await handler.write_chunk(stream_name(stream), "", 0)
         await asyncio.to_thread(wait_for_go)
         gc.disable()
-        began_cpu, began, done = time.process_time(), time.monotonic(), 0
-        while done < int(pace.seconds * pace.rate):
-            for stream in due(pace, began, done):
-                write(stream)
-                done += 1
-            await asyncio.sleep(TICK)
-        await asyncio.gather(*writing)
-        took, cpu = time.monotonic() - began, time.process_time() - began_cpu
-    return {"sent": sent, "took": took, "cpu": cpu}
+        began_cpu = time.process_time()
+        written = await drive(pace, write)
+        return {"sent": written.sent, "took": written.took, "cpu": time.process_time() - began_cpu}
 
 
 async def fill(redis_url: str, chunks: int) -> dict[str, object]:

@@ -187,22 +187,19 @@ class StreamFollower:
         if task is None or task.done():
             self._tasks[name] = asyncio.create_task(run(), name=name)
 
-    def look_again(self, stream: LiveStream) -> None:
-        """Read a stream though nobody published: a net under wake-ups that a dead connection swallowed."""
-        self._mark_woken(stream.keys.channel)
-
     def _hear_silence(self, stream: LiveStream, newest: str | None) -> None:
-        if newest is None or newest != stream.tail_text:
-            self.look_again(stream)
+        if newest != stream.tail_text:
+            # A net under wake-ups that a dead connection swallowed.
+            self._mark_woken(stream.keys.channel)
         # The next to append may be another, who does not publish.
         stream.publishes = False
-        if stream.readers:
-            self._follow_foreign(stream)
+        self._follow_foreign(stream)
 
     def _follow_foreign(self, stream: LiveStream) -> None:
         """See to it that a stream is read, if somebody may append without publishing."""
-        if stream.foreign_readers and not stream.publishes and stream not in self._blocked_on:
-            self._foreign_changed.set()
+        if stream.foreign_readers and not stream.publishes:
+            if stream not in self._blocked_on:
+                self._foreign_changed.set()
             self._ensure_task("stream-blocking-read", self._read_foreign)
 
     def _mark_woken(self, channel: str) -> None:
@@ -312,14 +309,9 @@ class StreamFollower:
             self._take_page(stream, reply)
 
     def _take_page(self, stream: LiveStream, reply: list[Any]) -> None:
-        self._take(stream, reply)
+        stream.take_stored(reply)
         if len(reply) == PAGE:
             self._mark_woken(stream.keys.channel)
-
-    @staticmethod
-    def _take(stream: LiveStream, reply: object) -> None:
-        # Both readers of this class may bring the same entries.
-        stream.take_stored(cast("list[Any]", reply))
 
     async def _read_foreign(self) -> None:
         """Read the streams whose writers publish nothing, for a bounded share of the time."""
@@ -377,7 +369,7 @@ class StreamFollower:
         self._telemetry.redis_answered()
         by_key = {stream.keys.stream: stream for stream in streams}
         for key, entries in reply.items() if isinstance(reply, dict) else reply or []:
-            self._take(by_key[as_text(key)], entries)
+            by_key[as_text(key)].take_stored(entries)
 
 
 def _read_of(streams: list[LiveStream], block: timedelta | None) -> list[Any]:

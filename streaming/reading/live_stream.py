@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, Final
 
 import msgspec
 
-from streaming.entries import as_text, decode_entry
+from streaming.entries import as_text, decode_entry, flat_fields
 from streaming.errors import InvalidCursor
 from streaming.identifiers import FIRST, EntryId, Keys, parse_entry_id, split_entry_id
 from streaming.reading.liveness import ProducerWatch
@@ -152,9 +152,11 @@ class LiveStream:
         return True
 
     def take_stored(self, entries: Iterable[tuple[Any, Any]]) -> None:
-        """Take entries as Redis gives them, some of which may be known."""
+        """Take entries as Redis gives them. Some may be known: a message or another read has brought them."""
         fresh = [
-            (entry_id, _flat(fields)) for entry_id, fields in entries if split_entry_id(entry_id) > self.tail
+            (entry_id, flat_fields(fields))
+            for entry_id, fields in entries
+            if split_entry_id(entry_id) > self.tail
         ]
         if fresh:
             newest = as_text(fresh[-1][0])
@@ -197,11 +199,6 @@ class LiveStream:
             self._batches.clear()
             self._entries = 0
             self.start = self.tail
-
-
-def _flat(fields: Mapping[Any, Any] | list[Any]) -> list[Any]:
-    """Fields and values in turns, also where a driver has made something else of them."""
-    return fields if isinstance(fields, list) else list(chain.from_iterable(fields.items()))
 
 
 def _parts(told: list[Any], newest: EntryId) -> tuple[list[Part], int]:

@@ -244,7 +244,6 @@ class OpenStream:
                 self._ended = True
                 return [] if self._view.at_terminal else [lost(self._view.cursor)]
             return stored or None
-        self._follower.look_again(live)
         return []
 
     async def _start_following(self) -> None:

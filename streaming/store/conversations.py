@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from streaming.commands import Commands, checked, fields_of
-from streaming.entries import as_text
+from streaming.entries import as_text, flat_fields
 from streaming.identifiers import FIRST, EntryId, conversation_of, keys_of, split_entry_id
 from streaming.store.run_states import RunState, decode_state
 from streaming.store.stored_entries import PAGE
@@ -262,5 +262,4 @@ def _milliseconds(time: Sequence[Any]) -> int:
 
 
 def _flat(fields: Any) -> list[bytes]:
-    pairs = [part for pair in fields.items() for part in pair] if isinstance(fields, Mapping) else fields
-    return [part if isinstance(part, bytes) else str(part).encode() for part in pairs]
+    return [part if isinstance(part, bytes) else str(part).encode() for part in flat_fields(fields)]

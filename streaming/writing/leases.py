@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from streaming.cancellation import cancel_and_wait
 from streaming.connections import subscription
 from streaming.entries import RunStatus
-from streaming.store.run_states import Renewal
+from streaming.store.run_states import Renewal, RunState
 from streaming.store.run_store import CONTROL_CHANNEL, LEASE, RunStore
 from streaming.telemetry import Telemetry
 from streaming.writing.run_control import RunControl, StopReason
@@ -94,7 +94,6 @@ class LeaseKeeper:
         self._stopping: asyncio.Event | None = None
         #: Those whose renewal Redis has not answered yet.
         self._asking: set[_Kept] = set()
-        self._making_known: set[asyncio.Task[None]] = set()
 
     def keep(
         self,
@@ -194,9 +193,10 @@ class LeaseKeeper:
             if renewed is not None:
                 self._obey(conversation_id, run, kept, renewed)
             elif self._kept.get((conversation_id, run)) is kept:
-                making_known = asyncio.create_task(self._make_known(store, conversation_id, run, kept))
-                self._making_known.add(making_known)
-                making_known.add_done_callback(self._making_known.discard)
+                known = store.register(
+                    conversation_id, run, kept.agent, attempt=kept.attempt, trace=kept.trace
+                )
+                store.commands.tell(known, lambda state: self._made_known(conversation_id, run, state))
 
         self._asking.add(kept)
         try:
@@ -210,12 +210,10 @@ class LeaseKeeper:
         self._telemetry.redis_failed("lease", error)
         _log.debug("lease renewal failed: run=%s error=%s", run, type(error).__name__)
 
-    async def _make_known(self, store: RunStore, conversation_id: str, run: str, kept: _Kept) -> None:
-        """Redis has forgotten the run."""
-        try:
-            await store.register(conversation_id, run, kept.agent, attempt=kept.attempt, trace=kept.trace)
-        except Exception as error:  # noqa: BLE001 - the next round tries again
-            self._has_failed(run, error)
+    def _made_known(self, conversation_id: str, run: str, state: RunState | Exception) -> None:
+        """A run that Redis had forgotten is registered again, or will be tried in the next round."""
+        if isinstance(state, Exception):
+            self._has_failed(run, state)
             return
         self._telemetry.lease_troubled("forgotten")
         _log.warning("run made known again: conversation=%s run=%s", conversation_id, run)

@@ -79,12 +79,19 @@ async def reading(client: Client, *, follow: bool = False) -> AsyncIterator[asyn
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def first_read(handler: RedisStreamResponseHandler, client: Client, attempt: Attempt) -> int:
-    """Append ``FIRST`` texts to a stream that is read, and wait for them. Returns how many were written."""
-    for number in range(FIRST):
+async def append_live(
+    handler: RedisStreamResponseHandler, client: Client, attempt: Attempt, numbers: range
+) -> None:
+    """Append a text of each number once its reader waits, and wait until it has come."""
+    for number in numbers:
         await until(client.is_waiting)
         await handler.runs.append(attempt, number, [text(str(number))])
         await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
+
+
+async def first_read(handler: RedisStreamResponseHandler, client: Client, attempt: Attempt) -> int:
+    """Append ``FIRST`` texts to a stream that is read, and wait for them. Returns how many were written."""
+    await append_live(handler, client, attempt, range(FIRST))
     return client.written
 
 
@@ -102,10 +109,7 @@ async def test_live_text_is_written_at_once(handler: RedisStreamResponseHandler)
     client = Client(handler, lambda: True)
     async with reading(client) as task:
         before = await first_read(handler, client, attempt)
-        for number in range(FIRST, FIRST + 10):
-            await until(client.is_waiting)
-            await handler.runs.append(attempt, number, [text(str(number))])
-            await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
+        await append_live(handler, client, attempt, range(FIRST, FIRST + 10))
         await handler.runs.append(attempt, FIRST + 10, [COMPLETED])
         await task
     assert client.written - before == 10
@@ -219,10 +223,7 @@ async def test_what_is_written_counts(
     client = Client(handler, lambda: True)
     async with reading(client) as task:
         before = await first_read(handler, client, attempt)
-        for number in range(FIRST, FIRST + 5):
-            await until(client.is_waiting)
-            await handler.runs.append(attempt, number, [text(str(number))])
-            await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
+        await append_live(handler, client, attempt, range(FIRST, FIRST + 5))
         await handler.runs.append(attempt, FIRST + 5, [COMPLETED])
         await task
     assert client.written - before == 5
@@ -255,10 +256,7 @@ async def test_a_hole_is_told_of(handler: RedisStreamResponseHandler) -> None:
     attempt = await begin(handler, "c", "r")
     client = Client(handler, lambda: True)
     async with reading(client):
-        for number in range(2):
-            await until(client.is_waiting)
-            await handler.runs.append(attempt, number, [text(str(number))])
-            await until(lambda number=number: client.has(number + 1))  # type: ignore[misc]
+        await append_live(handler, client, attempt, range(2))
         # As after a failover that lost what was between.
         before, fields = client.events[-1].id, {"text": "5", "sequence": "5", "timestamp": "1", "run": "r"}
         added = await handler._redis.xadd(keys_of("c").stream, cast("Any", fields))

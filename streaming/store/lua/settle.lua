@@ -6,7 +6,8 @@
 --       6 how long after its lease a run is given up (ms); -1: at once, whatever its lease
 --       7 '1': settle; '0': only say whether it would  8 lease (ms)
 --       then the terminal entry's field, value ...
--- returns  {'settled', id} | {'lapsed'} | {'alive', id of the newest entry} | {'changed', attempt} | {'ended', status} | {'lost'}
+-- returns  {'settled', id} | {'lapsed'} | {'alive', id of the newest entry} | {'changed', attempt} | {'ended', status}
+--          | {'lost'}
 local stream, state = KEYS[1], KEYS[2]
 local run, ttl = ARGV[1], ARGV[3]
 
