@@ -16,6 +16,7 @@ from bridges.telemetry.backends import create_telemetry
 from composition import BridgeSettings, create_bridges
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
+from hosting.garbage import GarbageWatch
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
@@ -63,6 +64,7 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
         )
     )
     leases = LeaseKeeper(connect_here, settings.stream_ttl, telemetry=backends.telemetry)
+    GarbageWatch(leases.keeps_runs).start()
     stream = RedisStreamCallback(handlers.get, leases)
     bridges = create_bridges(
         bridge_settings,

@@ -58,7 +58,7 @@ class RedisStreamResponseHandler:
 
         Args:
             redis_client: An asyncio client.
-            stream_ttl: How long a stream lives after its last append; it slides.
+            stream_ttl: How long a stream lives after its end; after an entry at least nine tenths of it.
             dead_after: How long after its lease a silent run is given up. Longer where a task hub may
                 resume it.
             wait_replicas: An append to a registered run counts only when so many replicas have it.
@@ -152,6 +152,8 @@ class RedisStreamResponseHandler:
                     cursor = chunk.entry_id
                     if events or chunk.type is None or chunk.type in READING_EVENTS:
                         yield chunk
+                # The next may be long in coming.
+                del batch
         if opened.cut_short:
             away = StreamUnavailable()
             yield StreamChunk(entry_id=cursor or "0-0", error=away.message, code=away.code)

@@ -67,6 +67,7 @@ class Service:
 
     app: Starlette
     handler: RedisStreamResponseHandler
+    leases: LeaseKeeper
     #: Where streams are kept, for people.
     redis_note: str = ""
     #: Where the embedded task hub is; empty where there is a scheduler.
@@ -160,6 +161,7 @@ async def run_service(settings: Settings, bridge_settings: BridgeSettings) -> As
         yield Service(
             app=parts.app(hub, bridges),
             handler=handler,
+            leases=parts.leases,
             redis_note=f"{embedded.kind} on port {embedded.port}" if embedded else "the configured Redis",
             task_hub=connection.address or "",
             shared_settings={"REDIS_CONNECTION_STRING": redis_url, **brought},
@@ -178,7 +180,7 @@ async def run_worker(
         stack.push_async_callback(hub.close)
         bridges = parts.bridges(bridge_settings, parts.callback)
         stack.push_async_callback(bridges.aclose)
-        yield Service(parts.app(hub, bridges), handler)
+        yield Service(parts.app(hub, bridges), handler, parts.leases)
 
 
 def _parts(
@@ -283,6 +285,7 @@ async def serve(settings: Settings, bridge_settings: BridgeSettings) -> None:
             settings,
             let_readers_go=let_readers_go,
             on_ready=lambda: print(ready, flush=True),
+            executes_runs=service.leases.keeps_runs,
         )
         await server.serve([own])
 
@@ -302,6 +305,7 @@ async def serve_beside(settings: Settings, bridge_settings: BridgeSettings, plac
                 settings,
                 let_readers_go=service.handler.reader.close,
                 on_ready=place.serving,
+                executes_runs=service.leases.keeps_runs,
             )
             watch = asyncio.create_task(stop_when_orphaned(place, server.stop), name="orphan-watch")
             try:

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Message, Receive, Scope, Send
 
+from hosting.deadlines import Deadlines, expire
 from hosting.http_protocol import CLIENT_LINE, ClientLine
 from hosting.starlette_requests import read_request
 from streaming.cancellation import cancel_and_wait
@@ -29,7 +30,7 @@ from streaming.errors import RequestTimedOut, RequestTooLarge
 from streaming.http.access import KEY_HEADER, TOKEN_HEADER
 from streaming.http.answering import TRACE_HEADER
 from streaming.http.endpoints import Endpoints
-from streaming.http.messages import HttpResponse, error_response, json_response
+from streaming.http.messages import DirectLine, HttpResponse, error_response, json_response
 from streaming.http.routes import ROUTES, Route
 from streaming.http.run_input import ID_HEADERS, WAIT_HEADER
 
@@ -99,17 +100,17 @@ def _cors(origins: Sequence[str], methods: Iterable[str]) -> list[Middleware]:
 
 def _handler(route: Route, endpoints: Endpoints) -> Callable[[Request], object]:
     settings = endpoints.settings
-    longest = settings.limits.stream_max + STUCK_GRACE
+    deadlines = Deadlines(settings.limits.stream_max + STUCK_GRACE)
 
     async def handle(request: Request) -> Response:
         try:
             wanted = await read_request(request, settings.max_request_bytes)
         except (RequestTooLarge, RequestTimedOut) as error:
-            return _Answer(error_response(error), longest)
+            return _Answer(error_response(error), deadlines)
         except ClientDisconnect:
             # Nobody is left to answer; 499 is nginx's word for it, for the access log.
             return Response(status_code=499)
-        return _Answer(await route.answer(endpoints, wanted), longest)
+        return _Answer(await route.answer(endpoints, wanted), deadlines)
 
     return handle
 
@@ -119,15 +120,23 @@ async def _http_error(_request: Request, error: Exception) -> Response:
         raise error
     codes = {404: "not_found", 405: "method_not_allowed"}
     content = {"error": error.detail, "code": codes.get(error.status_code, "http_error")}
-    return _Answer(json_response(error.status_code, content, error.headers), STUCK_GRACE)
+    return _Answer(json_response(error.status_code, content, error.headers), Deadlines(STUCK_GRACE))
 
 
 class _App(Starlette):
     """Sends streams itself, once what is around their routes has returned: nobody needs that for hours."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        heads: list[Message] = []
+        # It knows the scope: if it stayed there, each request would be left to the garbage collector.
+        line: ClientLine | None = scope.get("extensions", {}).pop(CLIENT_LINE, None)
+        stream = await self._answer(scope, receive, send)
+        if stream is not None:
+            await stream.send(scope["method"], line, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> _Stream | None:
+        """Answer; returns what is to be streamed."""
         scope[_STREAMED] = None
+        heads: list[Message] = []
 
         async def send_unless_streamed(message: Message) -> None:
             if scope[_STREAMED] is None:
@@ -136,47 +145,62 @@ class _App(Starlette):
                 heads.append(message)
 
         await super().__call__(scope, receive, send_unless_streamed)
-        answer: _Answer | None = scope.pop(_STREAMED)
-        if answer is not None:
-            await answer.stream(scope, heads.pop(), receive, send)
+        stream: _Stream | None = scope.pop(_STREAMED)
+        if stream is not None:
+            # With what is around the routes has added.
+            stream.head = heads.pop()
+        return stream
 
 
 class _Answer(Response):
-    """Sends an ``HttpResponse``; one that streams ends when the client leaves, or has taken too long."""
+    """Sends an ``HttpResponse``."""
 
-    def __init__(self, response: HttpResponse, longest: timedelta) -> None:
-        self._longest = longest.total_seconds()
-        self._pieces = response.body if isinstance(response.body, AsyncGenerator) else None
-        self._direct = response.direct
+    def __init__(self, response: HttpResponse, deadlines: Deadlines) -> None:
+        self._stream: _Stream | None = None
+        if isinstance(response.body, AsyncGenerator):
+            self._stream = _Stream(response.body, response.direct, deadlines)
         whole = response.body if isinstance(response.body, bytes) else None
         super().__init__(content=whole, status_code=response.status, headers=dict(response.headers))
-        if self._pieces is not None:
+        if self._stream is not None:
             del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._pieces is None:
+        if self._stream is None:
             await super().__call__(scope, receive, send)
             return
-        scope[_STREAMED] = self
+        scope[_STREAMED] = self._stream
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-    async def stream(self, scope: Scope, head: Message, receive: Receive, send: Send) -> None:
-        """Send a response that streams, all of it."""
-        watch: set[asyncio.Task[None]] = set()
-        line: ClientLine | None = scope.get("extensions", {}).get(CLIENT_LINE)
-        if self._pieces is None:
-            return
+
+class _Stream:
+    """A response that comes piece by piece. Ends when its client leaves, or has taken too long."""
+
+    __slots__ = ("_deadlines", "_direct", "_pieces", "head")
+
+    def __init__(
+        self, pieces: AsyncGenerator[bytes, None], direct: DirectLine | None, deadlines: Deadlines
+    ) -> None:
+        self._pieces = pieces
+        self._direct = direct
+        self._deadlines = deadlines
+        #: Sent first, and then forgotten.
+        self.head: Message = {}
+
+    async def send(self, method: str, line: ClientLine | None, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+        watch: asyncio.Task[None] | None = None
+        limit = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(self._longest) as limit, aclosing(self._pieces) as pieces:
+            async with limit, aclosing(self._pieces) as pieces:
+                self._deadlines.watch(limit)
                 if line is not None:
-                    line.when_left(partial(_expire, limit))
+                    line.when_left(partial(expire, limit))
                 else:
-                    watch.add(asyncio.create_task(_until_client_leaves(receive, limit), name="client-watch"))
-                await send(head)
+                    watch = asyncio.create_task(_until_client_leaves(receive, limit), name="client-watch")
+                await send(self.head)
                 # Nobody needs it for hours.
-                del head
-                self.raw_headers = []
-                if scope["method"] != "HEAD":
+                self.head = {}
+                if method != "HEAD":
                     if self._direct is not None and line is not None:
                         self._direct.write = line.write
                     await _send(pieces, send, limit)
@@ -188,9 +212,11 @@ class _Answer(Response):
             # The connection is closed without the response's end.
             _log.error("response broke off: error=%s", type(error).__name__)
         finally:
+            self._deadlines.leave(limit)
             if line is not None:
                 line.when_left(None)
-            await cancel_and_wait(watch)
+            if watch is not None:
+                await cancel_and_wait([watch])
 
 
 async def _send(pieces: AsyncGenerator[bytes, None], send: Send, limit: asyncio.Timeout) -> None:
@@ -199,14 +225,11 @@ async def _send(pieces: AsyncGenerator[bytes, None], send: Send, limit: asyncio.
         if limit.expired():
             raise TimeoutError
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+        # The next may be long in coming.
+        del piece
 
 
 async def _until_client_leaves(receive: Receive, limit: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    _expire(limit)
-
-
-def _expire(limit: asyncio.Timeout) -> None:
-    if not limit.expired():
-        limit.reschedule(asyncio.get_running_loop().time())
+    expire(limit)

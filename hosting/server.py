@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 import sys
@@ -16,19 +15,13 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from hosting.garbage import GarbageWatch
 from hosting.http_protocol import bounded_protocol
 from hosting.listener import BACKLOG
 from streaming.settings import Settings
 
 #: How long open responses may take to end when the service is asked to stop.
 STOP_GRACE: Final = timedelta(seconds=3)
-
-#: Objects that are made before Python looks for cycles among the young, and how many such looks come before
-#: one among the older, and of those before one among all. Chunks have none, so to look as often as Python
-#: would (700, 10, 10) is for nothing; but a run leaves a thousand objects in cycles, nearly all of them its
-#: framework's, and to look much more seldom than this lets memory grow with every run.
-YOUNG_OBJECTS: Final = 10_000
-LOOKS: Final = (10, 5)
 
 #: How long a thread that computes (an agent's, its framework's) may keep others waiting, readers among them.
 #: Python's 5 ms are many times what a chunk takes on its way.
@@ -47,11 +40,21 @@ class Server(uvicorn.Server):
         *,
         let_readers_go: Callable[[], Awaitable[None]],
         on_ready: Callable[[], None],
+        executes_runs: Callable[[], bool],
     ) -> None:
-        """Serve ``app``; ``on_ready`` is called once it listens."""
+        """Serve ``app``.
+
+        Args:
+            app: What is served.
+            settings: Where, and within which limits.
+            let_readers_go: Called before it is waited for open responses to end.
+            on_ready: Called once it listens.
+            executes_runs: See ``GarbageWatch``.
+        """
         super().__init__(_config(app, settings))
         self._let_readers_go = let_readers_go
         self._on_ready = on_ready
+        self._garbage = GarbageWatch(executes_runs)
         self._loop = asyncio.get_running_loop()
         self._letting_go: asyncio.Future[None] | None = None
 
@@ -84,7 +87,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then say so."""
         await super().startup(sockets)
-        _leave_startup_alone()
+        self._garbage.start()
         sys.setswitchinterval(SWITCH_INTERVAL.total_seconds())
         self._on_ready()
 
@@ -104,14 +107,6 @@ def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=int(STOP_GRACE.total_seconds()),
     )
-
-
-def _leave_startup_alone() -> None:
-    """Keep the collector from what starting has made: it stays, and to look it through takes 0.2 s."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *LOOKS)
-    gc.enable()
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

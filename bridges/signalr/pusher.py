@@ -46,6 +46,8 @@ class RunPusher:
                 async for batch in opened:
                     for push in pushed.pushes(chunks_of(batch)):
                         await self._send(push, conversation_id)
+                    # The next may be long in coming.
+                    del batch
         except StreamingError as error:
             _log.warning(
                 "run is pushed no more, its stream is whole: conversation=%s run=%s error=%s",

@@ -47,6 +47,8 @@ async def collect_answer(
                         if chunk.type == RESET:
                             texts.clear()
                         texts.append(chunk.text or "")
+                    # The next may be long in coming.
+                    del batch
     except TimeoutError:
         raise WaitTimedOut from None
     raise StreamUnavailable

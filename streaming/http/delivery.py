@@ -64,11 +64,15 @@ async def as_server_sent_events(
                 if events.is_limit_reached(batch, loop.time()):
                     opened.cut_short = True
                     break
+                # A page may be half a megabyte, and the next entry long in coming, for thousands of readers.
+                del batch, piece
         if opened.cut_short:
             # The client is to come back: this is no end of the run, so it gets no done.
             yield encode_retry(reconnect_ms())
         events.note.outcome = _outcome(opened)
     finally:
+        # They know each other, and are not to be left to the garbage collector.
+        opened.give = None
         events.note.end()
 
 
@@ -220,6 +224,8 @@ async def as_plain_text(
                 if limit is not None and limit.is_reached(batch, loop.time()):
                     opened.cut_short = True
                     break
+                # As above.
+                del batch, text
         if opened.cut_short:
             yield CUT_NOTE
         note.outcome = _outcome(opened)

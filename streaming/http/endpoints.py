@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from streaming.durable_answer import DurableAnswer
+from streaming.durable_answer import DurableAnswer, Restore
 from streaming.entries import RunStatus
 from streaming.errors import (
     AgentNotFound,
@@ -85,6 +86,14 @@ class Endpoints:
     leases: LeaseKeeper
     #: Shared by all of the process's endpoints.
     load: Load = field(default_factory=Load)
+    #: One for all of their readers. It does not know these endpoints, which a host may make for each request:
+    #: the garbage collector would have to free them.
+    _restore: Restore = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Know how a lost stream is written again."""
+        restorer = StreamRestorer(self.runs, partial(_find_answer, self.hub, self.agents))
+        object.__setattr__(self, "_restore", restorer.restore)
 
     @property
     def access(self) -> Access:
@@ -220,7 +229,7 @@ class Endpoints:
         agent, conversation_id = self.agent_of(request), _conversation_id(request)
         run = _run_id(request)
         state = await self._find_run(agent, conversation_id, run)
-        if state is not None and await self.reader.producers.ended(state, self._restorer.restore):
+        if state is not None and await self.reader.producers.ended(state, self._restore):
             state = await self.runs.state(conversation_id, state.run)
         if state is not None and not state.status.is_terminal:
             return json_response(200, run_report(state, None))
@@ -244,9 +253,7 @@ class Endpoints:
             return Answer("")
 
     async def _collect(self, state: RunState) -> Answer:
-        return await collect_answer(
-            self.reader, state, self.settings.run_wait_timeout, self._restorer.restore
-        )
+        return await collect_answer(self.reader, state, self.settings.run_wait_timeout, self._restore)
 
     async def _cancel(self, request: HttpRequest) -> HttpResponse:
         agent, conversation_id = self.agent_of(request), _conversation_id(request)
@@ -295,7 +302,7 @@ class Endpoints:
                 opened,
                 all_events=events == "all",
                 limit=limit,
-                reconnect_ms=lambda: self.load.reconnect_ms,
+                reconnect_ms=self.load.reconnect_ms,
                 span=span,
                 direct=direct,
             )
@@ -311,7 +318,7 @@ class Endpoints:
             appear_timeout=self.settings.stream_appear_timeout,
             # Limits are looked at whenever a read gives something.
             heartbeat=min(HEARTBEAT, limits.stream_max, limits.stream_idle),
-            restore=self._restorer.restore,
+            restore=self._restore,
         )
 
     async def _reader_span(
@@ -338,18 +345,6 @@ class Endpoints:
             )
         )
 
-    @property
-    def _restorer(self) -> StreamRestorer:
-        return StreamRestorer(self.runs, self._find_answer)
-
-    async def _find_answer(self, conversation_id: str, run: str | None) -> DurableAnswer | None:
-        """The durable answer, whichever of the agents gave it; of several, the latest."""
-        answers = await asyncio.gather(
-            *(self.hub.answer(agent, conversation_id, run) for agent in self.agents)
-        )
-        found = [answer for answer in answers if answer is not None]
-        return max(found, key=lambda answer: answer.ended, default=None)
-
     def agent_of(self, request: HttpRequest) -> str:
         """The agent in a request's path.
 
@@ -369,6 +364,15 @@ class Endpoints:
         if state is not None and state.agent != agent:
             raise RunNotFound
         return state
+
+
+async def _find_answer(
+    hub: TaskHub, agents: Iterable[str], conversation_id: str, run: str | None
+) -> DurableAnswer | None:
+    """The durable answer, whichever of the agents gave it; of several, the latest."""
+    answers = await asyncio.gather(*(hub.answer(agent, conversation_id, run) for agent in agents))
+    found = [answer for answer in answers if answer is not None]
+    return max(found, key=lambda answer: answer.ended, default=None)
 
 
 def _conversation_id(request: HttpRequest) -> str:

@@ -51,7 +51,6 @@ class Load:
         self._of_client[client] += 1
         return StreamPlace(self, client)
 
-    @property
     def reconnect_ms(self) -> int:
         """How long a reader that is sent away waits before it comes back, in milliseconds."""
         return RECONNECT_MS + self.spread_ms

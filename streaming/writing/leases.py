@@ -127,6 +127,10 @@ class LeaseKeeper:
         with self._lock:
             return list(self._kept)
 
+    def keeps_runs(self) -> bool:
+        """Whether any run is kept. Takes no lock."""
+        return bool(self._kept)
+
     async def wait_until_idle(self) -> None:
         """Wait until no run is kept any more."""
         while self._kept:  # noqa: ASYNC110 - they end on other threads, where this loop's events can't be set

@@ -263,6 +263,9 @@ async def test_reader_of_a_waiting_run(slow_http: httpx.AsyncClient) -> None:
     """A reader of a run that has not started is connected and waits; it is shown nothing of others."""
     first = await start_run(slow_http)
     conversation = first["conversation_id"]
+    async with open_events(slow_http, conversation) as stream:
+        # One that is cancelled before it has begun has never been, and the second would be the first.
+        await stream.next()
     await start_run(slow_http, "Hello", conversation_id=conversation)
     async with open_events(slow_http, conversation) as stream:
         await slow_http.delete(f"{RUN}/{conversation}", params={"run": first["correlation_id"]})

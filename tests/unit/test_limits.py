@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hosting.asgi import _Answer, _App
+from hosting.deadlines import Deadlines
 from streaming.access_settings import LimitSettings
 from streaming.entries import RunStatus, StreamChunk
 from streaming.errors import TooManyRuns, TooManyStreams, TooManyStreamsOfClient
@@ -64,13 +65,13 @@ def test_many_readers_that_are_sent_away_come_back_one_after_the_other() -> None
     """A hundred come back in a second; the more there are, the longer the time over which they come."""
     load = Load()
     load.streams = SPREAD_FROM
-    assert load.reconnect_ms == RECONNECT_MS
+    assert load.reconnect_ms() == RECONNECT_MS
     load.streams = SPREAD_FROM + 5_000
-    waits = [load.reconnect_ms for _ in range(2_000)]
+    waits = [load.reconnect_ms() for _ in range(2_000)]
     assert RECONNECT_MS <= min(waits) < RECONNECT_MS + 500
     assert RECONNECT_MS + 4_500 < max(waits) <= RECONNECT_MS + 5_000
     load.streams = 1_000_000
-    assert max(load.reconnect_ms for _ in range(2_000)) <= RECONNECT_MS + SPREAD_MS_MOST
+    assert max(load.reconnect_ms() for _ in range(2_000)) <= RECONNECT_MS + SPREAD_MS_MOST
 
 
 def test_clients_without_an_address_have_no_limit_of_their_own() -> None:
@@ -195,7 +196,7 @@ async def test_the_standalone_host_gives_places_back(
     """However a client treats the response, the standalone host closes its pieces and so frees its place."""
     load = Load()
     body = CountedBody(pieces(), load.take_stream("a", LIMITS))
-    answer = _Answer(HttpResponse(200, body=body), longest)
+    answer = _Answer(HttpResponse(200, body=body), Deadlines(longest))
 
     async def handle(_request: Request) -> Response:
         return answer
