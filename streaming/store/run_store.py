@@ -66,7 +66,7 @@ class RunStore:
 
         Args:
             redis: The event loop's client.
-            stream_ttl: How long a stream lives after its last append.
+            stream_ttl: How long a stream lives after its end; after an entry at least nine tenths of it.
             wait_replicas: An append counts only when so many replicas have it.
             telemetry: Told of what becomes of runs, also by all who write or read through this store.
         """

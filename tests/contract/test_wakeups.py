@@ -106,6 +106,37 @@ async def test_batches_that_are_too_large_to_carry(handler: RedisStreamResponseH
     assert text_of(await reading) == f"one {large}é🙂\r\n\x00\u2028 two"
 
 
+@pytest.mark.parametrize("entries", [1, 3, 4, 30])
+@pytest.mark.parametrize("is_heard", [False, True])
+async def test_what_nobody_hears_is_not_told_at_length(
+    handler: RedisStreamResponseHandler, redis: Redis, entries: int, *, is_heard: bool
+) -> None:
+    """Who subscribes to the channel is told a batch's entries; where none is, a large one tells its id."""
+    attempt = await begin(handler, "c", "r")
+    # Told too, and not counted.
+    watching = subscription(redis)
+    await watching.psubscribe(f"{keys_of('c').channel}*")
+    async with asyncio.timeout(BOUND):
+        while (await watching.get_message(timeout=1.0) or {}).get("type") != "psubscribe":
+            pass
+    listening = subscription(redis, ignore_subscribe_messages=True)
+    if is_heard:
+        await listening.subscribe(keys_of("c").channel)
+        await until(lambda: subscribers(redis, 1))
+    appended = await handler.runs.append(attempt, 0, [text(str(number)) for number in range(entries)])
+    told = ""
+    async with asyncio.timeout(BOUND):
+        while appended.entry_ids[-1] not in told:
+            message = await watching.get_message(timeout=1.0)
+            told = message["data"].decode() if message else ""
+    for each in (watching, listening):
+        await each.aclose()  # type: ignore[no-untyped-call]
+    if is_cluster(redis) or (entries > 3 and not is_heard):
+        assert told == appended.entry_ids[-1]
+    else:
+        assert json.loads(told)[1::2] == appended.entry_ids
+
+
 async def test_a_chunk_of_no_registered_run_is_carried(
     handler: RedisStreamResponseHandler, redis: Redis
 ) -> None:

@@ -15,10 +15,20 @@
 --          {'ended', status}   the run has its terminal
 --          {'gap', sequence}   the batch leaves a hole; sequence is the one expected
 
+-- From so many entries on it is asked whether anybody listens, before they are told: less than a twentieth of what
+-- telling takes, and many runs have no reader.
+local UNHEARD_FROM = 4
+
 local stream, state = KEYS[1], KEYS[2]
 local run, attempt, owner, first = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local ttl, channel, terminal, count = tonumber(ARGV[5]), ARGV[6], ARGV[7], tonumber(ARGV[8])
 local carried, lease = tonumber(ARGV[9]), tonumber(ARGV[10])
+
+-- Whether a tenth of a key's TTL has passed. Where that may not be asked (ACL), it has.
+local function is_due(key, ttl)
+  local left = redis.pcall('PTTL', key)
+  return type(left) ~= 'number' or left < ttl * 0.9 or left > ttl
+end
 
 local held = redis.call('HMGET', state, 'attempt', 'next', 'status', 'cancel', 'owner', 'lease')
 if not held[1] then return {'lost'} end
@@ -69,6 +79,10 @@ local at, last_id, refused = 11, nil, nil
 local message, size = {'0-0'}, 0
 -- What the script adds to each entry.
 local added = #'sequence' + #'run' + #run + (attempt > 1 and #'attempt' + #ARGV[2] or 0)
+if count >= UNHEARD_FROM and carried > 0 then
+  local listening = redis.pcall('PUBSUB', 'NUMSUB', channel)
+  if listening[2] == 0 then carried = 0 end
+end
 if stored < count and carried > 0 then
   local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
   if newest then message[1] = newest[1] end
@@ -116,8 +130,8 @@ if last_id or stored == count then
     redis.call('HSET', state, 'status', terminal, 'terminal', last_id, 'ended', string.format('%.0f', now))
     redis.call('HDEL', state, 'lease')
   end
-  -- Lease and TTLs are renewed together, a few times in the time that either lasts: to do it for each chunk
-  -- would cost as much as to store it.
+  -- Lease and TTLs are renewed a few times in the time that they last: to do it for each chunk would cost as
+  -- much as to store it.
   local renewed = tonumber(held[6]) and tonumber(held[6]) - lease
   if not now or next_sequence == 0 or is_over or not renewed
     or now < renewed or now - renewed >= math.min(lease / 5, ttl / 10) then
@@ -127,7 +141,9 @@ if last_id or stored == count then
       redis.call('HSET', state, 'lease', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + lease))
       reply[3] = 1
     end
-    for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl) end
+    for _, key in ipairs(KEYS) do
+      if is_over or is_due(key, ttl) then redis.call('PEXPIRE', key, ttl) end
+    end
   end
   local carries = last_id and carried > 0 and size <= carried
   redis.call('PUBLISH', channel, carries and cjson.encode(message) or last_id or reply[count + 3])
