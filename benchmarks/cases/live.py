@@ -36,7 +36,13 @@ _ALL = (
     bare_asgi.CONTESTANT,
     bare_sockets.CONTESTANT,
 )
-_MANY = (ours.CONTESTANT, blocking_readers.CONTESTANT, durable_streams.CONTESTANT, bare_asgi.CONTESTANT)
+_MANY = (
+    ours.CONTESTANT,
+    ours.UNREGISTERED,
+    blocking_readers.CONTESTANT,
+    durable_streams.CONTESTANT,
+    bare_asgi.CONTESTANT,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from benchmarks.loads.pacing import (
     wait_for_go,
 )
 from benchmarks.programs import Command
+from hosting.garbage import GarbageWatch
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
@@ -140,6 +141,8 @@ async def run_agent(redis_url: str, pace: Pace) -> dict[str, object]:
     agent = _Agent(redis_url, pace.streams, stored if pace.rate else None)
     await agent.begin()
     await asyncio.to_thread(wait_for_go)
+    # As the processes have it that execute agents.
+    GarbageWatch(lambda: True).start()
     pacing = await _cpu_of_pacing(pace)
     texts.clear()
     times.clear()
