@@ -29,6 +29,7 @@ from tests.signalr.helpers import CONNECTION_STRING, Cable, emulator
 pytestmark = needs_chromium
 
 TRIP: Final = "Plan a 1-day trip to Oslo"
+JOKE: Final = "Tell me a joke"
 #: So that an answer lasts some seconds.
 PACE: Final = "150"
 SECRET: Final = "a-secret-of-the-tests-0123456789-0123456789"
@@ -70,6 +71,22 @@ class Traffic:
         self.page.on("requestfinished", self._forget)
         self.page.on("requestfailed", self._forget)
 
+    async def ends_reading(self) -> None:
+        """Wait until the page reads no stream, as it has joined and has all that there was."""
+
+        async def reads_nothing() -> bool:
+            return not self.reads
+
+        await eventually(reads_nothing, "the page waits for pushes alone")
+
+    async def has_another_socket(self) -> None:
+        """Wait until the page has made a second connection."""
+
+        async def is_made() -> bool:
+            return len(self.sockets) > 1
+
+        await eventually(is_made, "the page connects again")
+
     async def is_pushed(self) -> None:
         """Wait until the page is given its text by pushes alone."""
 
@@ -102,6 +119,16 @@ async def open_chat(page: Page, url: str) -> Traffic:
     return traffic
 
 
+async def open_joined_chat(page: Page, url: str) -> Traffic:
+    """Open the page and have a first turn; it has joined then, and each later turn is pushed."""
+    traffic = await open_chat(page, url)
+    await say(page, JOKE)
+    await has_state(page, "done")
+    await traffic.ends_reading()
+    traffic.frames.clear()
+    return traffic
+
+
 async def ask_until_pushed(page: Page, traffic: Traffic) -> None:
     """Ask, and wait until the page is in the middle of an answer that comes by pushes."""
     await say(page, TRIP)
@@ -110,42 +137,45 @@ async def ask_until_pushed(page: Page, traffic: Traffic) -> None:
 
 
 async def test_an_answer_is_pushed(browser: Browser, tmp_path: Path) -> None:
-    """Pushes alone bring the rest of an answer, tool calls too; a second turn and a reload show the same."""
+    """Pushes alone bring the rest of an answer, tool calls too; another turn and a reload show the same."""
     async with pushing(tmp_path) as parts, browsing(browser) as tabs:
         page = await tabs.new_page()
-        traffic = await open_chat(page, parts.service.url)
+        traffic = await open_joined_chat(page, parts.service.url)
         await ask_until_pushed(page, traffic)
         await page.route("**/api/agent/stream/**", lambda route: route.abort())
-        await has_state(page, "done")
+        await has_state(page, "done", 1)
         await page.unroute_all()
-        first = await durable_answer(parts.http, page)
-        await assert_shows(page, first["response"])
+        second = await durable_answer(parts.http, page)
+        await assert_shows(page, second["response"])
         assert await turn(page).locator(".tool").count() == 2
         assert await page.locator("#connection").inner_text() == "Connected"
-        await say(page, "Tell me a joke")
-        await has_state(page, "done", 1)
+        await say(page, JOKE)
+        await has_state(page, "done", 2)
         await page.reload()
-        await has_state(page, "done", 1)
+        await has_state(page, "done", 2)
         assert await page.locator("#transport").input_value() == "signalr"
-        await assert_shows(page, first["response"], 0)
-        await assert_shows(page, (await durable_answer(parts.http, page))["response"], 1)
+        await assert_shows(page, second["response"], 1)
+        await assert_shows(page, (await durable_answer(parts.http, page))["response"], 2)
 
 
 async def test_a_dropped_websocket(browser: Browser, tmp_path: Path) -> None:
     """A connection that is cut in mid-answer costs nothing of it; pushes go on over a new one."""
     async with pushing(tmp_path) as parts, browsing(browser) as tabs:
         page = await tabs.new_page()
-        traffic = await open_chat(page, parts.service.url)
-        await ask_until_pushed(page, traffic)
-        heard = len(traffic.frames)
+        traffic = await open_joined_chat(page, parts.service.url)
+        await say(page, TRIP)
+        await has_words(page, 20)
+        assert traffic.frames
         assert parts.cable.cut() >= 1
-
-        async def is_pushed_again() -> bool:
-            return len(traffic.sockets) > 1 and len(traffic.frames) > heard
-
-        await eventually(is_pushed_again, "pushes come over another connection")
-        await has_state(page, "done")
+        await has_state(page, "done", 1)
         await assert_shows(page, (await durable_answer(parts.http, page))["response"])
+        await traffic.has_another_socket()
+        await traffic.ends_reading()
+        traffic.frames.clear()
+        await say(page, JOKE)
+        await has_state(page, "done", 2)
+        await assert_shows(page, (await durable_answer(parts.http, page))["response"])
+        assert traffic.frames
 
 
 async def test_two_users_do_not_hear_each_other(browser: Browser, tmp_path: Path) -> None:
@@ -153,12 +183,12 @@ async def test_two_users_do_not_hear_each_other(browser: Browser, tmp_path: Path
     brisk = {"DEMO_MODEL_WORDS_PER_SECOND": "300"}
     async with pushing(tmp_path, **brisk) as parts, browsing(browser) as one, browsing(browser) as other:
         pages = [await one.new_page(), await other.new_page()]
-        traffics = [await open_chat(page, parts.service.url) for page in pages]
+        traffics = [await open_joined_chat(page, parts.service.url) for page in pages]
         for page, city in zip(pages, ("Oslo", "Rome"), strict=True):
             await say(page, f"Plan a 1-day trip to {city}")
         conversations = [await conversation_of(page) for page in pages]
         for page, traffic, own in zip(pages, traffics, conversations, strict=True):
-            await has_state(page, "done")
+            await has_state(page, "done", 1)
             await assert_shows(page, (await durable_answer(parts.http, page))["response"])
             assert traffic.frames
             assert all(own in frame for frame in traffic.frames)
