@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
@@ -20,6 +21,8 @@ from tests.service import SLOW, Service, connect_http, running_service
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# A shell's job in the background ignores Ctrl-C, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Folders by how long their longest files take. A worker has a file to itself: the long ones begin first, so
 #: that at the end none is left alone with one.
