@@ -17,6 +17,7 @@ from composition import BridgeSettings, create_bridges
 from hosting.functions_app import StreamingFunctionApp, choose_http
 from hosting.functions_limits import function_timeout, within_platform
 from hosting.garbage import GarbageWatch
+from hosting.open_files import within_open_files
 from hosting.streamable_agent import StreamableAgent
 from redis_callback import RedisStreamCallback
 from redis_stream_response_handler import RedisStreamResponseHandler
@@ -102,6 +103,6 @@ def create_app(settings: Settings, bridge_settings: BridgeSettings) -> Streaming
 
 
 app = create_app(
-    within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ)),
+    within_open_files(within_platform(Settings.from_environment(), function_timeout(HOST_JSON, os.environ))),
     BridgeSettings.from_environment(),
 )

@@ -38,6 +38,7 @@ from hosting.embedded.entity_store import EntityStore
 from hosting.embedded.redis_server import EmbeddedRedis
 from hosting.listener import listen, listen_together
 from hosting.log_format import configure_logging
+from hosting.open_files import within_open_files
 from hosting.server import Server, new_loop
 from hosting.worker_processes import WorkerNotStarted, WorkerPlace, WorkerProcesses, stop_when_orphaned
 from redis_callback import RedisStreamCallback
@@ -267,6 +268,7 @@ async def serve(settings: Settings, bridge_settings: BridgeSettings) -> None:
         for listener in listeners:
             stack.enter_context(listener)
         own, *others = listeners
+        settings = within_open_files(settings)
         # Before all else: gRPC, once it runs, does not like forks.
         workers = await stack.enter_async_context(WorkerProcesses(others))
         service = await stack.enter_async_context(run_service(settings, bridge_settings))
@@ -298,6 +300,7 @@ def _listeners(settings: Settings) -> list[socket.socket]:
 
 async def serve_beside(settings: Settings, bridge_settings: BridgeSettings, place: WorkerPlace) -> None:
     """Serve what another process executes, until asked to stop or that process has ended."""
+    settings = within_open_files(settings)
     with place.listener:
         async with run_worker(settings, bridge_settings, place) as service:
             server = Server(

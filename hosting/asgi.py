@@ -110,7 +110,11 @@ def _handler(route: Route, endpoints: Endpoints) -> Callable[[Request], object]:
         except ClientDisconnect:
             # Nobody is left to answer; 499 is nginx's word for it, for the access log.
             return Response(status_code=499)
-        return _Answer(await route.answer(endpoints, wanted), deadlines)
+        answer = _Answer(await route.answer(endpoints, wanted), deadlines)
+        if route.streams and not answer.streams:
+            # Perhaps there is no room, and a connection that waits for its next request takes some too.
+            answer.headers["connection"] = "close"
+        return answer
 
     return handle
 
@@ -163,6 +167,11 @@ class _Answer(Response):
         super().__init__(content=whole, status_code=response.status, headers=dict(response.headers))
         if self._stream is not None:
             del self.headers["content-length"]
+
+    @property
+    def streams(self) -> bool:
+        """Whether it comes piece by piece."""
+        return self._stream is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._stream is None:

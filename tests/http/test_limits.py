@@ -94,6 +94,8 @@ async def test_too_many_streams(client: httpx.AsyncClient, conversation: str) ->
             refused = await client.get(stream_path(conversation), headers=client_at(address))
             assert (refused.status_code, refused.json()["code"]) == (status, "too_many_streams")
             assert int(refused.headers["retry-after"]) > 0
+            # Nor is there room for its connection.
+            assert refused.headers["connection"] == "close"
     await assert_all_places_are_free(client, conversation)
 
 
