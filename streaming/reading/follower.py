@@ -152,7 +152,10 @@ class StreamFollower:
             await self._unsubscribe(channel)
 
     async def _ensure_ready(self, stream: LiveStream) -> None:
-        """The first reader subscribes, then looks where the stream stands: nothing falls between."""
+        """The first reader subscribes, then looks where the stream stands: nothing falls between.
+
+        The two go over different connections, so what is heard meanwhile may come before or after it.
+        """
         async with stream.preparing:
             if stream.is_ready:
                 return
@@ -166,6 +169,8 @@ class StreamFollower:
             if newest is not None:
                 stream.begin_after(newest.id)
             stream.is_ready, stream.stirred_at = True, asyncio.get_running_loop().time()
+        if stream.is_woken_early:
+            self._mark_woken(stream.keys.channel)
         self._ensure_task("stream-wakeups", self._listen)
         self._ensure_task("stream-patrol", self._patrol.run)
         self._ensure_task("stream-reads", self._read_woken)
@@ -264,7 +269,10 @@ class StreamFollower:
             return
         carried = message if isinstance(message, bytes) else str(message).encode()
         stream.publishes = stream.publishes or bool(carried)
-        if not stream.take_message(carried):
+        if not stream.is_ready:
+            # What it tells of may have come after the newest entry was looked up, and cannot be taken yet.
+            stream.is_woken_early = True
+        elif not stream.take_message(carried):
             self._mark_woken(stream.keys.channel)
 
     async def _read_woken(self) -> None:

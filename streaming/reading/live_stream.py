@@ -72,6 +72,8 @@ class LiveStream:
         self.readers = 0
         self.foreign_readers = 0
         self.is_ready = False
+        #: Whether something was heard of it before.
+        self.is_woken_early = False
         #: Whether who appends was heard of, and has not been silent since.
         self.publishes = False
         #: When something came last, or was asked for, by the loop's clock.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,14 +13,18 @@ from redis.asyncio import Redis
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.cancellation import cancel_and_wait
+from streaming.commands import Commands
 from streaming.connections import is_cluster, subscription
-from streaming.entries import StreamChunk
+from streaming.entries import StreamChunk, as_text
 from streaming.errors import RunLost
 from streaming.identifiers import keys_of
+from streaming.reading import follower as follower_module
+from streaming.reading import patrol
 from streaming.reading.follower import StreamFollower
 from streaming.reading.live_stream import LiveStream
 from streaming.store.run_states import Attempt
 from streaming.store.run_store import CARRIED_BYTES
+from streaming.store.stored_entries import newest_entry
 from streaming.text_blocks import chunks_of
 from tests.contract.reading import BOUND, COMPLETED, begin, read_all, subscribers, text, text_of, until
 
@@ -49,6 +54,50 @@ async def test_entries_between_wake_ups_are_not_passed_over(
         await reading
     stored: Any = await redis.xrange(keys_of("c").stream)
     assert [chunk.entry_id for chunk in seen] == [entry_id.decode() for entry_id, _ in stored]
+
+
+async def test_what_comes_before_it_is_known_where_the_stream_stands(
+    handler: RedisStreamResponseHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry that is told of while its first reader still asks for the newest one comes at once, too."""
+    # Else it would be found all the same, but after seconds.
+    monkeypatch.setattr(patrol, "LIVENESS_INTERVAL", timedelta(hours=1))
+    other = await begin(handler, "other", "o")
+    listening = asyncio.create_task(read_all(handler, "other"))
+    follower = handler.reader._follower
+    await until(lambda: _soon("stream-wakeups" in follower._tasks))
+    attempt = await begin(handler, "c", "r")
+    await handler.runs.append(attempt, 0, [text("one ")])
+    hear, heard = follower._hear, asyncio.Event()
+
+    def heard_of(channel: str | bytes, message: object) -> None:
+        hear(channel, message)
+        if message and as_text(channel) == keys_of("c").channel:
+            heard.set()
+
+    async def asked(commands: Commands, stream: str) -> StreamChunk | None:
+        newest = await newest_entry(commands, stream)
+        await handler.runs.append(attempt, 1, [text("two ")])
+        await heard.wait()
+        await until(lambda: _soon(not follower._woken))
+        return newest
+
+    monkeypatch.setattr(follower, "_hear", heard_of)
+    monkeypatch.setattr(follower_module, "newest_entry", asked)
+    opened = await handler.reader.open("c")
+    async with asyncio.timeout(BOUND):
+        told = ""
+        while not told.endswith("two "):
+            told += text_of(list(chunks_of(await anext(opened))))
+    assert told == "one two "
+    await handler.runs.append(attempt, 2, [COMPLETED])
+    await handler.runs.append(other, 0, [COMPLETED])
+    await listening
+    await opened.aclose()
+
+
+async def _soon(is_so: bool) -> bool:
+    return is_so
 
 
 @pytest.mark.parametrize(
