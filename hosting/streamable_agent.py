@@ -14,7 +14,6 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from agent_framework import (
@@ -89,7 +88,6 @@ class _Execution:
     def __init__(self, start: Callable[[], Any], timeout: timedelta) -> None:
         self._start_agent = start
         self._timeout = timeout
-        self._deadline = 0.0
         self._final: AgentResponse[Any] | None = None
         self._given: list[AgentResponseUpdate] = []
 
@@ -97,8 +95,9 @@ class _Execution:
         # An empty update first: the callback hears which run this is before the model is called, and may
         # find that it has ended already.
         yield AgentResponseUpdate(contents=[], role="assistant")
-        control = current_run.get()
-        self._deadline = asyncio.get_running_loop().time() + self._timeout.total_seconds()
+        control = current_run.get() or RunControl("unknown", "unknown")
+        loop = asyncio.get_running_loop()
+        limit = loop.call_later(self._timeout.total_seconds(), control.stop, StopReason.TIMED_OUT)
         try:
             async for update in self._model_updates(control):
                 self._given.append(update)
@@ -111,10 +110,12 @@ class _Execution:
         except Exception as error:  # noqa: BLE001 - whatever an agent or a model client raises
             _log_failure(error, control)
             yield self._failure(FAILED_MESSAGE, FAILED_CODE)
+        finally:
+            limit.cancel()
 
-    async def _model_updates(self, control: RunControl | None) -> AsyncIterator[AgentResponseUpdate]:
+    async def _model_updates(self, control: RunControl) -> AsyncIterator[AgentResponseUpdate]:
         _stop_if_asked(control)
-        stream = await self._interruptibly(self._start(), control)
+        stream = await _interruptibly(self._start(), control)
         if isinstance(stream, AgentResponse):
             # An agent that can't stream.
             self._final = stream
@@ -123,10 +124,10 @@ class _Execution:
             return
         updates = aiter(stream)
         try:
-            while (update := await self._interruptibly(anext(updates, None), control)) is not None:
+            while (update := await _interruptibly(anext(updates, None), control)) is not None:
                 yield update
                 _stop_if_asked(control)
-            self._final = await self._interruptibly(stream.get_final_response(), control)
+            self._final = await _interruptibly(stream.get_final_response(), control)
         finally:
             if self._final is None and isinstance(stream, ResponseStream):
                 with contextlib.suppress(TimeoutError):
@@ -139,19 +140,6 @@ class _Execution:
             started = await started
         result: ResponseStream[AgentResponseUpdate, AgentResponse[Any]] | AgentResponse[Any] = started
         return result
-
-    async def _interruptibly(self, step: Awaitable[_T], control: RunControl | None) -> _T:
-        """Wait for a step of the agent, until it is to stop or its time is over."""
-        limit = asyncio.timeout_at(self._deadline)
-        try:
-            with _Interruptible(control):
-                async with limit:
-                    return await step
-        except TimeoutError:
-            # Its own, or one of the agent's.
-            if limit.expired():
-                raise _TimedOut from None
-            raise
 
     def _failure(self, message: str, code: str) -> AgentResponseUpdate:
         content = Content.from_error(message=message, error_code=code)
@@ -176,31 +164,18 @@ class _TimedOut(Exception):
     """The run took too long: end it, keep what it gave."""
 
 
-class _Interruptible:
-    """While inside, a stop interrupts. A cancelled run becomes ``_Stopped``, a superseded one unwinds."""
-
-    def __init__(self, control: RunControl | None) -> None:
-        self._control = control
-        self._scope = control.interruptible() if control is not None else None
-
-    def __enter__(self) -> None:
-        if self._scope is not None:
-            self._scope.__enter__()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._scope is not None:
-            self._scope.__exit__(None, None, None)
-        if exc_type is asyncio.CancelledError:
-            _stop_if_asked(self._control)
+async def _interruptibly(step: Awaitable[_T], control: RunControl) -> _T:
+    """Wait for a step of the agent, until it is to stop."""
+    try:
+        with control.interruptible():
+            return await step
+    except asyncio.CancelledError:
+        _stop_if_asked(control)
+        raise
 
 
-def _stop_if_asked(control: RunControl | None) -> None:
-    reason = control.stop_reason if control is not None else None
+def _stop_if_asked(control: RunControl) -> None:
+    reason = control.stop_reason
     if reason is None:
         return
     task = asyncio.current_task()
@@ -208,6 +183,8 @@ def _stop_if_asked(control: RunControl | None) -> None:
         task.uncancel()
     if reason is StopReason.CANCELLED:
         raise _Stopped
+    if reason is StopReason.TIMED_OUT:
+        raise _TimedOut
     # Unwinds the framework's entity operation: it keeps nothing of this execution.
     raise asyncio.CancelledError
 
@@ -227,17 +204,11 @@ def _without_errors(messages: Any) -> Any:
     return kept
 
 
-def _log_failure(error: Exception, control: RunControl | None) -> None:
+def _log_failure(error: Exception, control: RunControl) -> None:
     # The message may hold a prompt or a key, so only its kind and place are told; DEBUG has all.
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "unknown"
-    _log.error(
-        "agent failed: conversation=%s run=%s error=%s at=%s",
-        control.conversation_id if control else None,
-        control.run if control else None,
-        type(error).__name__,
-        where,
-    )
+    _log.error("agent failed: %s error=%s at=%s", control, type(error).__name__, where)
     _log.debug("agent failure", exc_info=error)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Final
 
 
@@ -20,6 +20,8 @@ class StopReason(enum.Enum):
 
     #: Somebody asked for it: the partial answer stays.
     CANCELLED = "cancelled"
+    #: It has taken longer than it may: the partial answer stays.
+    TIMED_OUT = "timed_out"
     #: The run has ended, or a later attempt has it: nothing of this execution may be kept.
     SUPERSEDED = "superseded"
 
@@ -40,7 +42,8 @@ class RunControl:
         self.owners: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._reason: StopReason | None = None
-        self._waiting: asyncio.Task[object] | None = None
+        #: The task that ``stop`` cancels.
+        self.waiting: asyncio.Task[object] | None = None
 
     def __str__(self) -> str:
         return f"conversation={self.conversation_id} run={self.run}"
@@ -53,7 +56,7 @@ class RunControl:
     def stop(self, reason: StopReason) -> None:
         """Ask the execution to stop, now if it waits for the model or a tool.
 
-        The first reason counts, but that nothing may be kept counts more than a cancel.
+        The first reason counts, but that nothing may be kept counts more than the others.
         """
         if _running_loop() is self._loop:
             self._stop(reason)
@@ -63,19 +66,34 @@ class RunControl:
             self._loop.call_soon_threadsafe(self._stop, reason)
 
     def _stop(self, reason: StopReason) -> None:
-        if self._reason is None or (self._reason is StopReason.CANCELLED and reason is StopReason.SUPERSEDED):
+        if self._reason is None or (reason is StopReason.SUPERSEDED and self._reason is not reason):
             self._reason = reason
-            if self._waiting is not None:
-                self._waiting.cancel()
+            if self.waiting is not None:
+                self.waiting.cancel()
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> _Interruptible:
         """While inside, ``stop`` cancels the current task, which then sees ``CancelledError`` here."""
-        self._waiting = asyncio.current_task()
-        try:
-            yield
-        finally:
-            self._waiting = None
+        return _Interruptible(self)
+
+
+class _Interruptible:
+    """A generator would do, at several times the price; a run has one for each update of its model."""
+
+    __slots__ = ("_control",)
+
+    def __init__(self, control: RunControl) -> None:
+        self._control = control
+
+    def __enter__(self) -> None:
+        self._control.waiting = asyncio.current_task()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._control.waiting = None
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
