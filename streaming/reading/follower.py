@@ -253,6 +253,9 @@ class StreamFollower:
                     stirred.clear()
                     while others:
                         await self._handle(others.popleft())
+        # What came in the turn of the loop in which the time was over.
+        while others:
+            await self._handle(others.popleft())
 
     async def _handle(self, reply: Any) -> None:
         if isinstance(reply, RedisError):
@@ -325,7 +328,12 @@ class StreamFollower:
         """Read the streams whose writers publish nothing, for a bounded share of the time."""
         while not self.closed:
             raise_if_cancelled()
-            foreign = [each for each in self._streams.values() if each.foreign_readers and not each.publishes]
+            # One that is not ready would be read from its beginning, while it is looked up where it stands.
+            foreign = [
+                each
+                for each in self._streams.values()
+                if each.is_ready and each.foreign_readers and not each.publishes
+            ]
             self._foreign_changed.clear()
             self._blocked_on = set(foreign)
             if not foreign:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -94,6 +95,47 @@ async def test_what_comes_before_it_is_known_where_the_stream_stands(
     await handler.runs.append(other, 0, [COMPLETED])
     await listening
     await opened.aclose()
+
+
+async def test_a_stream_is_not_read_before_it_is_known_where_it_stands(
+    handler: RedisStreamResponseHandler, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other programs add while a reader begins to follow comes after what there was, all of it."""
+    await redis.xadd(keys_of("foreign-other").stream, {"text": "o"})
+    other = await handler.reader.open("foreign-other", follow=True)
+    assert text_of(list(chunks_of(await anext(other)))) == "o"
+    waiting = asyncio.create_task(anext(other))
+    follower = handler.reader._follower
+    await until(lambda: _soon(bool(follower._blocked_on)))
+    await redis.xadd(keys_of("foreign").stream, {"text": "one "})
+    wait_unless_changed, rounds, is_blocked_on = follower._unless_changed, asyncio.Semaphore(0), []
+
+    async def counted(wait: Coroutine[Any, Any, None]) -> None:
+        rounds.release()
+        await wait_unless_changed(wait)
+
+    async def asked(commands: Commands, stream: str) -> StreamChunk | None:
+        newest = await newest_entry(commands, stream)
+        monkeypatch.setattr(follower, "_unless_changed", counted)
+        await redis.xadd(keys_of("foreign-other").stream, {"text": "p"})
+        await rounds.acquire()
+        is_blocked_on.append(follower._streams[keys_of("foreign").channel] in follower._blocked_on)
+        await redis.xadd(keys_of("foreign").stream, {"text": "two "})
+        return newest
+
+    monkeypatch.setattr(follower_module, "newest_entry", asked)
+    opened = await handler.reader.open("foreign", follow=True)
+    told = ""
+    async with asyncio.timeout(BOUND):
+        while not told.endswith("two "):
+            told += text_of(list(chunks_of(await anext(opened))))
+        await redis.xadd(keys_of("foreign").stream, {"text": "three"})
+        while not told.endswith("three"):
+            told += text_of(list(chunks_of(await anext(opened))))
+        await waiting
+    assert (told, is_blocked_on) == ("one two three", [False])
+    await opened.aclose()
+    await other.aclose()
 
 
 async def _soon(is_so: bool) -> bool:
