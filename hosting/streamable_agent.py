@@ -108,6 +108,7 @@ class _Execution:
             _log.warning("run timed out: %s limit=%s", control, self._timeout)
             yield self._failure(TIMEOUT_MESSAGE, TIMEOUT_CODE)
         except Exception as error:  # noqa: BLE001 - whatever an agent or a model client raises
+            control.take_back_cancels()
             _log_failure(error, control)
             yield self._failure(FAILED_MESSAGE, FAILED_CODE)
         finally:
@@ -124,6 +125,8 @@ class _Execution:
             return
         updates = aiter(stream)
         try:
+            # A cancel may have been swallowed in the step before.
+            _stop_if_asked(control)
             while (update := await _interruptibly(anext(updates, None), control)) is not None:
                 yield update
                 _stop_if_asked(control)
@@ -178,9 +181,7 @@ def _stop_if_asked(control: RunControl) -> None:
     reason = control.stop_reason
     if reason is None:
         return
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
+    control.take_back_cancels()
     if reason is StopReason.CANCELLED:
         raise _Stopped
     if reason is StopReason.TIMED_OUT:

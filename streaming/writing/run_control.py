@@ -42,6 +42,9 @@ class RunControl:
         self.owners: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._reason: StopReason | None = None
+        self._asked: set[StopReason] = set()
+        #: How often ``stop`` has cancelled the task, as far as that was not taken back.
+        self._cancels = 0
         #: The task that ``stop`` cancels.
         self.waiting: asyncio.Task[object] | None = None
 
@@ -66,10 +69,22 @@ class RunControl:
             self._loop.call_soon_threadsafe(self._stop, reason)
 
     def _stop(self, reason: StopReason) -> None:
-        if self._reason is None or (reason is StopReason.SUPERSEDED and self._reason is not reason):
+        if reason in self._asked:
+            return
+        self._asked.add(reason)
+        if self._reason is None or reason is StopReason.SUPERSEDED:
             self._reason = reason
-            if self.waiting is not None:
-                self.waiting.cancel()
+        if self.waiting is not None:
+            # For a later reason too: what the first has interrupted may hang while it cleans up.
+            self.waiting.cancel()
+            self._cancels += 1
+
+    def take_back_cancels(self) -> None:
+        """Leave the current task as it was before ``stop`` cancelled it: what it waited for has ended."""
+        task = asyncio.current_task()
+        while self._cancels and task is not None:
+            self._cancels -= 1
+            task.uncancel()
 
     def interruptible(self) -> _Interruptible:
         """While inside, ``stop`` cancels the current task, which then sees ``CancelledError`` here."""
