@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
 from redis_stream_response_handler import RedisStreamResponseHandler
+from streaming.cancellation import raise_if_cancelled
 from streaming.entries import RESET, NewEntry, RunStatus, StreamChunk
 from streaming.errors import RunLost, SequenceGap, StreamingError, StreamUnavailable, WriterRefused
 from streaming.identifiers import check_conversation_id, check_run_id, new_id
@@ -170,9 +171,11 @@ class RunRecording:
             with control.interruptible():
                 return await step
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if control.stop_reason is None or task is None or task.uncancel() > 0:
+            if control.stop_reason is None:
                 raise
+            control.take_back_cancels()
+            # By somebody else, too.
+            raise_if_cancelled()
             self.raise_if_stopped()
             raise WriterRefused from None
 

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from inspector.recording import Recording
 from inspector.trouble import explain
+from streaming.cancellation import raise_if_cancelled
 from streaming.entries import RESET, NewEntry, RunStatus, StreamChunk
 from streaming.errors import StreamUnavailable
 from streaming.identifiers import new_id
@@ -141,11 +142,13 @@ class Replayer:
             try:
                 await asyncio.sleep(seconds)
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                is_stop = any(playing.control.stop_reason for playing in self._playing.values())
-                if not is_stop or task is None:
+                controls = [playing.control for playing in self._playing.values()]
+                if not any(control.stop_reason for control in controls):
                     raise
-                task.uncancel()
+                for control in controls:
+                    control.take_back_cancels()
+                # By somebody else, too.
+                raise_if_cancelled()
 
     async def _stopped(self) -> bool:
         """Whether somebody has stopped a run that is played; then it is ended."""

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from bridges.event_stream import RunRecording
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.entries import RunStatus
-from streaming.errors import AttemptFenced, RunEnded, RunLost
+from streaming.errors import AttemptFenced, RunEnded, RunLost, WriterRefused
 from streaming.identifiers import keys_of
 from streaming.reading.liveness import interrupted
 from streaming.store.run_states import Forgotten
@@ -117,6 +118,39 @@ async def test_that_nothing_may_be_kept_counts_more_than_a_cancel() -> None:
     control.stop(StopReason.SUPERSEDED)
     control.stop(StopReason.CANCELLED)
     assert control.stop_reason is StopReason.SUPERSEDED
+
+
+@pytest.mark.parametrize(
+    "reasons",
+    [(StopReason.SUPERSEDED, StopReason.CANCELLED), (StopReason.CANCELLED, StopReason.SUPERSEDED)],
+)
+async def test_two_reasons_at_once_stop_a_recording_as_one(
+    handler: RedisStreamResponseHandler, new_client: Callable[[], Redis], reasons: tuple[StopReason, ...]
+) -> None:
+    """A recording that is cancelled and superseded in one turn is refused, and no cancel is left of it."""
+    leases, waits = LeaseKeeper(new_client, TTL), asyncio.Event()
+    recording = RunRecording(handler, "c", leases=leases, agent="A", run="r")
+    await recording.begin()
+    control = recording._control
+    assert control is not None
+
+    async def step() -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    async def record() -> int:
+        with pytest.raises(WriterRefused):
+            await recording.interruptible(step())
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    recorded = asyncio.create_task(record())
+    await waits.wait()
+    for reason in reasons:
+        control.stop(reason)
+    assert await recorded == 0
+    await asyncio.to_thread(leases.close)
 
 
 async def test_a_terminal_that_somebody_else_wrote_is_not_taken_for_ones_own(
