@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 #: What fails within this time after Redis came back was most likely sent before: it is told if it goes on.
 STRAGGLERS: Final = timedelta(seconds=5)
+#: After trouble with Redis, a reader's next try comes after this pause.
+RETRY_PAUSE: Final = timedelta(milliseconds=200)
 
 
 class Outage:

@@ -2,13 +2,9 @@
 
 One subscription connection hears of every append to a followed stream. The message carries the entries and
 names the one before them; where that is not the newest one that is known, something was missed, and one round
-trip reads all streams of which that is so. A stream's readers share what came. Writers that publish nothing
-(any program may ``XADD``) are followed by one blocking read over their streams; one of which a message comes
-is taken out, until it is silent. Where there are many such streams they are looked at in turns.
-
-On a cluster each stream is read by a command of its own, and writers that publish nothing are followed by
-looking again and again: one command can't take keys of several slots. Reasons: docs/decisions/0007. A proxy
-that stands before the shards of one, as Azure has it, looks like one server until it refuses such a command.
+trip reads all streams of which that is so (on a cluster each by a command of its own: docs/decisions/0007). A
+stream's readers share what came. Streams to which somebody may append without publishing, as any program may
+by ``XADD``, are read besides, until a message comes of one, and again once it is silent.
 """
 
 from __future__ import annotations
@@ -17,21 +13,22 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Final, cast
 
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ClusterCrossSlotError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from streaming.cancellation import cancel_and_wait, raise_if_cancelled
-from streaming.commands import Commands, checked, milliseconds
+from streaming.commands import Commands, checked
 from streaming.connections import subscription
-from streaming.entries import as_text
 from streaming.identifiers import Keys
+from streaming.outage import RETRY_PAUSE
+from streaming.reading.blocking_reads import BlockingReads
 from streaming.reading.live_stream import LiveStream
 from streaming.reading.patrol import Patrol
 from streaming.store.stored_entries import PAGE, newest_entry
@@ -42,25 +39,11 @@ _log = logging.getLogger(__name__)
 
 #: Streams read in one round trip.
 STREAMS_AT_ONCE: Final = 100
-#: A blocking read returns after this time at the latest. Below the driver's default socket timeout of 5 s,
-#: since the client may be the user's own.
-BLOCK: Final = timedelta(seconds=4)
-#: Streams that one read blocks on; while it takes them, Redis does nothing else for a fifth of a millisecond.
-#: Where there are more, they are looked at in turns.
-BLOCKED_AT_ONCE: Final = 500
-#: Such reads are so far apart, for each of their streams: a few times what that one costs here and in Redis.
-BLOCKED_INTERVAL: Final = timedelta(microseconds=12)
-#: On a cluster, streams whose writers publish nothing are looked at this often.
-LOOK_INTERVAL: Final = timedelta(milliseconds=250)
 #: Subscribed to throughout, so that the connection is never without a subscription: the driver would then
 #: check its health by a read of its own, while the listening task reads.
 IDLE_CHANNEL: Final = "agent-stream-idle"
 #: The listening task sends a sign of life this often: networks drop silent connections without a word.
 PING_INTERVAL: Final = timedelta(seconds=30)
-#: After trouble with Redis, the next try comes after this pause.
-RETRY_PAUSE: Final = timedelta(milliseconds=200)
-
-
 _MESSAGE_KINDS: Final = (b"message", "message")
 
 
@@ -73,30 +56,17 @@ def _closed_underneath() -> Iterator[None]:
         raise RedisConnectionError("The subscription's connection was closed.") from error
 
 
-@contextlib.asynccontextmanager
-async def _no_sooner_than(interval: timedelta) -> AsyncIterator[None]:
-    """What is inside takes so long at least."""
-    loop = asyncio.get_running_loop()
-    over_at = loop.time() + interval.total_seconds()
-    yield
-    await asyncio.sleep(max(0.0, over_at - loop.time()))
-
-
 class StreamFollower:
     """Follows streams for the readers of the running event loop, over two connections."""
 
     def __init__(self, commands: Commands, telemetry: Telemetry) -> None:
         self._commands = commands
         self._telemetry = telemetry
-        #: Whether one command may take keys of several slots.
-        self._takes_many_slots = not commands.is_cluster
         self._streams: dict[str, LiveStream] = {}
         self._patrol = Patrol(self._streams, self._hear_silence)
         self._woken: set[str] = set()
         self._something_woken = asyncio.Event()
-        self._foreign_changed = asyncio.Event()
-        #: The streams that the blocking read waits on.
-        self._blocked_on: set[LiveStream] = set()
+        self._foreign = BlockingReads(commands, telemetry, self._mark_woken)
         self._pubsub: PubSub = subscription(commands.redis)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: Whether readers are to go: the service stops.
@@ -111,6 +81,7 @@ class StreamFollower:
             stream.wake()
         await cancel_and_wait(self._tasks.values())
         self._tasks.clear()
+        await self._foreign.close()
         async with self._subscribing:
             with contextlib.suppress(RedisError):
                 await self._pubsub.aclose()  # type: ignore[no-untyped-call]
@@ -146,9 +117,7 @@ class StreamFollower:
         if stream.readers == 0 and self._streams.get(channel) is stream:
             del self._streams[channel]
             self._woken.discard(channel)
-            if stream in self._blocked_on:
-                # The blocking read goes on without it.
-                self._foreign_changed.set()
+            self._foreign.leave(stream)
             await self._unsubscribe(channel)
 
     async def _ensure_ready(self, stream: LiveStream) -> None:
@@ -170,7 +139,7 @@ class StreamFollower:
                 stream.begin_after(newest.id)
             stream.is_ready, stream.stirred_at = True, asyncio.get_running_loop().time()
         if stream.is_woken_early:
-            self._mark_woken(stream.keys.channel)
+            self._mark_woken(stream)
         self._ensure_task("stream-wakeups", self._listen)
         self._ensure_task("stream-patrol", self._patrol.run)
         self._ensure_task("stream-reads", self._read_woken)
@@ -195,21 +164,19 @@ class StreamFollower:
     def _hear_silence(self, stream: LiveStream, newest: str | None) -> None:
         if newest != stream.tail_text:
             # A net under wake-ups that a dead connection swallowed.
-            self._mark_woken(stream.keys.channel)
+            self._mark_woken(stream)
         # The next to append may be another, who does not publish.
         stream.publishes = False
         self._follow_foreign(stream)
 
     def _follow_foreign(self, stream: LiveStream) -> None:
         """See to it that a stream is read, if somebody may append without publishing."""
-        if stream.foreign_readers and not stream.publishes:
-            if stream not in self._blocked_on:
-                self._foreign_changed.set()
-            self._ensure_task("stream-blocking-read", self._read_foreign)
+        if stream.is_foreign and not self.closed:
+            self._foreign.follow(stream)
 
-    def _mark_woken(self, channel: str) -> None:
-        if channel in self._streams:
-            self._woken.add(channel)
+    def _mark_woken(self, stream: LiveStream) -> None:
+        if stream.keys.channel in self._streams:
+            self._woken.add(stream.keys.channel)
             self._something_woken.set()
 
     async def _listen(self) -> None:
@@ -276,7 +243,7 @@ class StreamFollower:
             # What it tells of may have come after the newest entry was looked up, and cannot be taken yet.
             stream.is_woken_early = True
         elif not stream.take_message(carried):
-            self._mark_woken(stream.keys.channel)
+            self._mark_woken(stream)
 
     async def _read_woken(self) -> None:
         while not self.closed:
@@ -315,81 +282,11 @@ class StreamFollower:
         except (RedisError, OSError) as error:
             self._telemetry.redis_failed("read", error)
             loop = asyncio.get_running_loop()
-            loop.call_later(RETRY_PAUSE.total_seconds(), self._mark_woken, stream.keys.channel)
+            loop.call_later(RETRY_PAUSE.total_seconds(), self._mark_woken, stream)
         else:
             self._take_page(stream, reply)
 
     def _take_page(self, stream: LiveStream, reply: list[Any]) -> None:
         stream.take_stored(reply)
         if len(reply) == PAGE:
-            self._mark_woken(stream.keys.channel)
-
-    async def _read_foreign(self) -> None:
-        """Read the streams whose writers publish nothing, for a bounded share of the time."""
-        while not self.closed:
-            raise_if_cancelled()
-            # One that is not ready would be read from its beginning, while it is looked up where it stands.
-            foreign = [
-                each
-                for each in self._streams.values()
-                if each.is_ready and each.foreign_readers and not each.publishes
-            ]
-            self._foreign_changed.clear()
-            self._blocked_on = set(foreign)
-            if not foreign:
-                return
-            if not self._takes_many_slots:
-                await self._unless_changed(self._look_later(foreign))
-            elif len(foreign) <= BLOCKED_AT_ONCE:
-                async with _no_sooner_than(len(foreign) * BLOCKED_INTERVAL):
-                    await self._unless_changed(self._block(foreign))
-            else:
-                for first in range(0, len(foreign), BLOCKED_AT_ONCE):
-                    async with _no_sooner_than(BLOCKED_AT_ONCE * BLOCKED_INTERVAL):
-                        await self._look_at(foreign[first : first + BLOCKED_AT_ONCE])
-
-    async def _unless_changed(self, wait: Coroutine[Any, Any, None]) -> None:
-        """Wait, until there are other streams to wait for."""
-        changed = asyncio.create_task(self._foreign_changed.wait())
-        waiting = asyncio.create_task(wait)
-        try:
-            await asyncio.wait({changed, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancel_and_wait((changed, waiting))
-
-    async def _look_later(self, streams: list[LiveStream]) -> None:
-        await asyncio.sleep(LOOK_INTERVAL.total_seconds())
-        for stream in streams:
-            self._mark_woken(stream.keys.channel)
-
-    async def _block(self, streams: list[LiveStream]) -> None:
-        # On a connection of its own, unlike all other commands.
-        command = _read_of(streams, BLOCK)
-        await self._read_streams(streams, self._commands.redis.execute_command(*command))  # type: ignore[no-untyped-call]
-
-    async def _look_at(self, streams: list[LiveStream]) -> None:
-        key = streams[0].keys.stream
-        await self._read_streams(streams, self._commands.page(key, *_read_of(streams, None)))
-
-    async def _read_streams(self, streams: list[LiveStream], asked: Awaitable[Any]) -> None:
-        try:
-            reply = await asked
-        except ClusterCrossSlotError:
-            _log.info("one address before several shards: streams of foreign writers are read one by one")
-            self._takes_many_slots = False
-            return
-        except (RedisError, OSError) as error:
-            self._telemetry.redis_failed("blocking_read", error)
-            await asyncio.sleep(RETRY_PAUSE.total_seconds())
-            return
-        self._telemetry.redis_answered()
-        by_key = {stream.keys.stream: stream for stream in streams}
-        for key, entries in reply.items() if isinstance(reply, dict) else reply or []:
-            by_key[as_text(key)].take_stored(entries)
-
-
-def _read_of(streams: list[LiveStream], block: timedelta | None) -> list[Any]:
-    """The command that reads what is after each stream's tail, and waits for it if there is nothing."""
-    waits = [] if block is None else ["BLOCK", milliseconds(block)]
-    keys, tails = [each.keys.stream for each in streams], [each.tail_text for each in streams]
-    return ["XREAD", "COUNT", PAGE, *waits, "STREAMS", *keys, *tails]
+            self._mark_woken(stream)

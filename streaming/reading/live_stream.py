@@ -86,6 +86,12 @@ class LiveStream:
         self._entries = 0
         self._waiters: list[_Waiter] = []
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether somebody may append without publishing, as far as is known."""
+        # One that is not ready would be read from its beginning, while it is looked up where it stands.
+        return self.is_ready and self.foreign_readers > 0 and not self.publishes
+
     def begin_after(self, entry_id: EntryId) -> None:
         """Cover what comes after the newest entry that is stored."""
         self.start = self.tail = entry_id

@@ -15,7 +15,8 @@ from streaming.cancellation import raise_if_cancelled
 from streaming.durable_answer import Restore
 from streaming.errors import StreamingError
 from streaming.identifiers import EntryId, keys_of
-from streaming.reading.follower import RETRY_PAUSE, StreamFollower
+from streaming.outage import RETRY_PAUSE
+from streaming.reading.follower import StreamFollower
 from streaming.reading.live_stream import LiveStream, Take
 from streaming.reading.liveness import ProducerCheck, ProducerWatch
 from streaming.reading.span import Span

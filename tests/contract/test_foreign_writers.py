@@ -38,7 +38,8 @@ class Reading:
 
     async def is_blocked_on(self) -> bool:
         """Whether a read that needs no message waits for what comes."""
-        return self.stream() in self._handler.reader._follower._blocked_on
+        stream = self.stream()
+        return stream is not None and self._handler.reader._follower._foreign.follows(stream)
 
     async def is_known_to_publish(self) -> bool:
         """Whether its writer was heard of, and nothing but messages is waited for."""
@@ -88,7 +89,7 @@ async def test_more_streams_than_one_read_takes(
     handler: RedisStreamResponseHandler, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many streams have writers that publish nothing, all of them are followed."""
-    monkeypatch.setattr("streaming.reading.follower.BLOCKED_AT_ONCE", 2)
+    monkeypatch.setattr("streaming.reading.blocking_reads.BLOCKED_AT_ONCE", 2)
     readings = {f"foreign{number}": Reading(handler, f"foreign{number}") for number in range(5)}
     for conversation in readings:
         await add(redis, conversation, "0")

@@ -106,9 +106,9 @@ async def test_a_stream_is_not_read_before_it_is_known_where_it_stands(
     assert text_of(list(chunks_of(await anext(other)))) == "o"
     waiting = asyncio.create_task(anext(other))
     follower = handler.reader._follower
-    await until(lambda: _soon(bool(follower._blocked_on)))
+    await until(lambda: _soon(bool(follower._foreign._blocked_on)))
     await redis.xadd(keys_of("foreign").stream, {"text": "one "})
-    wait_unless_changed, rounds, is_blocked_on = follower._unless_changed, asyncio.Semaphore(0), []
+    wait_unless_changed, rounds, is_blocked_on = follower._foreign._unless_changed, asyncio.Semaphore(0), []
 
     async def counted(wait: Coroutine[Any, Any, None]) -> None:
         rounds.release()
@@ -116,10 +116,10 @@ async def test_a_stream_is_not_read_before_it_is_known_where_it_stands(
 
     async def asked(commands: Commands, stream: str) -> StreamChunk | None:
         newest = await newest_entry(commands, stream)
-        monkeypatch.setattr(follower, "_unless_changed", counted)
+        monkeypatch.setattr(follower._foreign, "_unless_changed", counted)
         await redis.xadd(keys_of("foreign-other").stream, {"text": "p"})
         await rounds.acquire()
-        is_blocked_on.append(follower._streams[keys_of("foreign").channel] in follower._blocked_on)
+        is_blocked_on.append(follower._streams[keys_of("foreign").channel] in follower._foreign._blocked_on)
         await redis.xadd(keys_of("foreign").stream, {"text": "two "})
         return newest
 
