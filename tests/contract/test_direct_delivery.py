@@ -63,9 +63,14 @@ class Client:
         return len(self.events) >= count
 
     async def is_waiting(self) -> bool:
-        """Whether all that is stored has come, and the read waits for more."""
+        """Whether all that was heard of has come, and the read waits for more."""
         [stream] = self._handler.reader._follower._streams.values() or [None]
         return stream is not None and bool(stream._waiters)
+
+    async def is_waiting_after(self, newest: str) -> bool:
+        """Whether an entry has come, and the read waits for more."""
+        [stream] = self._handler.reader._follower._streams.values()
+        return stream.tail_text == newest and bool(stream._waiters)
 
 
 @asynccontextmanager
@@ -147,10 +152,10 @@ async def test_a_client_that_can_take_nothing_now_and_then(
         for number in range(60):
             kinds = [text(f"{number}\n"), text(""), TYPED, text("é\r\n")]
             batch = chance.choices(kinds, weights=[20, 1, 2, 3], k=chance.choice([1, 1, 1, 2, 5]))
-            await handler.runs.append(attempt, sequence, batch)
+            appended = await handler.runs.append(attempt, sequence, batch)
             sequence += len(batch)
             if chance.random() < 0.5:
-                await until(client.is_waiting)
+                await until(lambda newest=appended.entry_ids[-1]: client.is_waiting_after(newest))  # type: ignore[misc]
         await handler.runs.append(attempt, sequence, [COMPLETED])
         await task
     assert client.written
