@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException
 
 from streaming.cluster_client import ClusterClient, SubscriptionPool
 from streaming.redis_address import RedisAddress, Topology, parse_redis_address
@@ -85,6 +91,53 @@ async def execute_together(redis: Redis, key: str, *commands: tuple[Any, ...]) -
         for command in commands:
             _ = pipeline.execute_command(*command)
         return list(await pipeline.execute(raise_on_error=False))
+
+
+@asynccontextmanager
+async def own_connection(redis: Redis, key: str) -> AsyncIterator[AbstractConnection]:
+    """A connection to the server that has ``key``, for whoever asks alone. It is closed afterwards.
+
+    Raises:
+        RedisError: Redis is away.
+    """
+    if not is_cluster(redis):
+        pool = redis.connection_pool
+        connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            yield connection
+        finally:
+            await connection.disconnect(nowait=True)
+            await pool.release(connection)
+        return
+    node = await _node_of(cast("RedisCluster", redis), key)
+    connection = node.acquire_connection()
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        yield connection
+    finally:
+        await connection.disconnect(nowait=True)
+        node.release(connection)
+
+
+async def _node_of(cluster: RedisCluster, key: str) -> ClusterNode:
+    try:
+        _ = await cluster.initialize()
+        node = cluster.get_node_from_key(key)
+    except RedisClusterException as error:
+        raise RedisConnectionError("A part of the cluster is away.") from error
+    if node is None:
+        raise RedisConnectionError("A part of the cluster is away.")
+    return node
+
+
+def server_of(redis: Redis, key: str) -> str:
+    """A name of the server that has ``key``, as far as is known; there may be only one."""
+    if not is_cluster(redis):
+        return ""
+    with contextlib.suppress(RedisClusterException):
+        node = cast("RedisCluster", redis).get_node_from_key(key)
+        return "" if node is None else node.name
+    return ""
 
 
 def is_cluster(redis: Redis) -> bool:

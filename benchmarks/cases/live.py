@@ -28,6 +28,7 @@ from benchmarks.programs import Program, busy_seconds
 _ALL = (
     ours.CONTESTANT,
     ours.UNREGISTERED,
+    ours.FOREIGN,
     published_sample.CONTESTANT,
     blocking_readers.CONTESTANT,
     agno.CONTESTANT,
@@ -39,6 +40,7 @@ _ALL = (
 _MANY = (
     ours.CONTESTANT,
     ours.UNREGISTERED,
+    ours.FOREIGN,
     blocking_readers.CONTESTANT,
     durable_streams.CONTESTANT,
     bare_asgi.CONTESTANT,

@@ -22,6 +22,7 @@ from typing import Final
 from agent_framework import AgentResponse, AgentResponseUpdate, Content, Message
 from agent_framework_durabletask import AgentCallbackContext
 
+from benchmarks.contestants import plain_redis
 from benchmarks.contestants.contestant import Contestant, Kind, Load, Place, own_program
 from benchmarks.loads.pacing import (
     TICK,
@@ -316,6 +317,11 @@ UNREGISTERED: Final = replace(
     name="write_chunk",
     title="this project, by `write_chunk`",
     feeder=lambda place, load: own_program(_MODULE, "feed_chunks", place.redis_url, *load.arguments()),
+)
+
+#: As any program writes them, without a word to anybody.
+FOREIGN: Final = replace(
+    CONTESTANT, name="xadd", title="this project, by plain `XADD`", feeder=plain_redis.CONTESTANT.writer
 )
 
 

@@ -41,6 +41,12 @@ class PlainWriter:
         self._keys = [stream_key(number) for number in range(streams)]
         self.sent = [0] * streams
 
+    def create(self) -> None:
+        """Append a text without any to each stream: there is to be something to follow."""
+        for key in self._keys:
+            self._connection.send_command("XADD", key, "*", "text", "")  # type: ignore[no-untyped-call]
+            self._connection.read_response()
+
     def append(self, streams: list[int]) -> None:
         """Append a chunk that is made now to each of these streams, in one round trip."""
         commands = []
@@ -78,6 +84,8 @@ def main() -> None:
     with Redis.from_url(sys.argv[1]) as redis:
         connection = redis.connection_pool.get_connection()
         writer = PlainWriter(connection, pace.streams)
+        if pace.rate:
+            writer.create()
         wait_for_go()
         began, began_cpu = time.monotonic(), time.process_time()
         writer.write(pace)

@@ -31,6 +31,7 @@ from streaming.outage import RETRY_PAUSE
 from streaming.reading.blocking_reads import BlockingReads
 from streaming.reading.live_stream import LiveStream
 from streaming.reading.patrol import Patrol
+from streaming.reading.tracked_reads import TrackedReads
 from streaming.store.stored_entries import PAGE, newest_entry
 from streaming.telemetry import Telemetry
 from streaming.wire import can_be_tapped, next_replies, tapped
@@ -66,8 +67,11 @@ class StreamFollower:
         self._patrol = Patrol(self._streams, self._hear_silence)
         self._woken: set[str] = set()
         self._something_woken = asyncio.Event()
-        self._foreign = BlockingReads(commands, telemetry, self._mark_woken)
+        blocking = BlockingReads(commands, telemetry, self._mark_woken)
+        self._foreign = TrackedReads(commands, telemetry, self._mark_woken, otherwise=blocking)
         self._pubsub: PubSub = subscription(commands.redis)
+        #: Channels of streams that nobody reads any more, to be unsubscribed from.
+        self._left: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: Whether readers are to go: the service stops.
         self.closed = False
@@ -106,7 +110,7 @@ class StreamFollower:
         except BaseException:
             await self.release(stream, foreign=foreign)
             raise
-        self._follow_foreign(stream)
+        self._foreign.follow(stream)
         return stream
 
     async def release(self, stream: LiveStream, *, foreign: bool) -> None:
@@ -148,6 +152,11 @@ class StreamFollower:
         # A later reader may have come while this one waited for the connection.
         if self.closed or channel in self._streams:
             return
+        connection = cast("AbstractConnection | None", self._pubsub.connection)
+        if connection is None or not connection.is_connected:
+            # It is the listening task that connects; the driver then subscribes to this one again.
+            self._left.add(channel)
+            return
         with contextlib.suppress(RedisError), _closed_underneath():
             await self._pubsub.unsubscribe(channel)
         if channel in self._streams:
@@ -164,15 +173,11 @@ class StreamFollower:
     def _hear_silence(self, stream: LiveStream, newest: str | None) -> None:
         if newest != stream.tail_text:
             # A net under wake-ups that a dead connection swallowed.
+            self._foreign.missed(stream)
             self._mark_woken(stream)
         # The next to append may be another, who does not publish.
         stream.publishes = False
-        self._follow_foreign(stream)
-
-    def _follow_foreign(self, stream: LiveStream) -> None:
-        """See to it that a stream is read, if somebody may append without publishing."""
-        if stream.is_foreign and not self.closed:
-            self._foreign.follow(stream)
+        self._foreign.follow(stream)
 
     def _mark_woken(self, stream: LiveStream) -> None:
         if stream.keys.channel in self._streams:
@@ -184,9 +189,15 @@ class StreamFollower:
         while not self.closed:
             raise_if_cancelled()
             try:
+                async with self._subscribing:
+                    # Not two at the same time: the driver would open two connections and keep one.
+                    await self._pubsub.connect()  # type: ignore[no-untyped-call]
                 # Connects, subscribes again after trouble, and says that all is well now and then.
                 self._take_heard(await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds()))
                 self._telemetry.redis_answered()
+                left, self._left = self._left, set()
+                for channel in left:
+                    await self._unsubscribe(channel)
                 await self._hear_more()
             except Exception as error:  # noqa: BLE001 - readers hear of nothing without this task
                 self._telemetry.redis_failed("subscription", error)

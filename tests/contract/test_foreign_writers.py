@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.identifiers import keys_of
@@ -15,6 +17,17 @@ from streaming.reading.live_stream import LiveStream
 from tests.contract.reading import until
 
 BOUND = 10.0
+
+
+@pytest.fixture(params=["told", "not told"], autouse=True)
+def _tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether Redis says what changes. The fake never does."""
+
+    async def refuse(_connection: AbstractConnection) -> None:
+        raise ResponseError("unknown command")
+
+    if request.param == "not told":
+        monkeypatch.setattr("streaming.reading.tracked_reads._ask", refuse)
 
 
 class Reading:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -106,20 +105,16 @@ async def test_a_stream_is_not_read_before_it_is_known_where_it_stands(
     assert text_of(list(chunks_of(await anext(other)))) == "o"
     waiting = asyncio.create_task(anext(other))
     follower = handler.reader._follower
-    await until(lambda: _soon(bool(follower._foreign._blocked_on)))
+    await until(lambda: _soon([*map(follower._foreign.follows, follower._streams.values())] == [True]))
     await redis.xadd(keys_of("foreign").stream, {"text": "one "})
-    wait_unless_changed, rounds, is_blocked_on = follower._foreign._unless_changed, asyncio.Semaphore(0), []
-
-    async def counted(wait: Coroutine[Any, Any, None]) -> None:
-        rounds.release()
-        await wait_unless_changed(wait)
+    is_followed: list[bool] = []
 
     async def asked(commands: Commands, stream: str) -> StreamChunk | None:
         newest = await newest_entry(commands, stream)
-        monkeypatch.setattr(follower._foreign, "_unless_changed", counted)
+        # All that are followed are read.
         await redis.xadd(keys_of("foreign-other").stream, {"text": "p"})
-        await rounds.acquire()
-        is_blocked_on.append(follower._streams[keys_of("foreign").channel] in follower._foreign._blocked_on)
+        await waiting
+        is_followed.append(follower._foreign.follows(follower._streams[keys_of("foreign").channel]))
         await redis.xadd(keys_of("foreign").stream, {"text": "two "})
         return newest
 
@@ -132,8 +127,7 @@ async def test_a_stream_is_not_read_before_it_is_known_where_it_stands(
         await redis.xadd(keys_of("foreign").stream, {"text": "three"})
         while not told.endswith("three"):
             told += text_of(list(chunks_of(await anext(opened))))
-        await waiting
-    assert (told, is_blocked_on) == ("one two three", [False])
+    assert (told, is_followed) == ("one two three", [False])
     await opened.aclose()
     await other.aclose()
 
@@ -235,6 +229,7 @@ async def test_a_chunk_of_no_registered_run_is_carried(
     ids = [await handler.write_chunk("c", "a", 0)]
     pubsub = subscription(redis, ignore_subscribe_messages=True)
     await pubsub.subscribe(keys_of("c").channel)
+    await until(lambda: subscribers(redis, 1))
     contents = ["é\n", "x" * CARRIED_BYTES, ""]
     messages: list[str] = []
     async with asyncio.timeout(BOUND):

@@ -35,13 +35,21 @@ class Server:
 
     process: subprocess.Popen[bytes]
     port: int
+    is_frozen: bool = False
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether it is there, and does not hang."""
+        return self.process.poll() is None and not self.is_frozen
 
     def freeze(self) -> None:
         """Let it hang."""
+        self.is_frozen = True
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
+        self.is_frozen = False
         self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
@@ -182,7 +190,7 @@ class Cluster:
 
     async def _shard_of(self, key: str) -> tuple[int, list[int]]:
         """The ports of the master and of the replicas that have a key."""
-        port = next(port for port, server in self.servers.items() if server.process.poll() is None)
+        port = next(port for port, server in self.servers.items() if server.can_answer)
         slot = await ask(port, "CLUSTER", "KEYSLOT", key)
         for first, last, master, *replicas in await ask(port, "CLUSTER", "SLOTS"):
             if first <= slot <= last:

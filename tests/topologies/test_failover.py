@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
@@ -145,6 +147,40 @@ async def test_a_lost_master_costs_nobody_anything(
     for talk in talks:
         talk.gates[1].set()
     await asyncio.gather(*(talk.ends_well() for talk in talks))
+
+
+async def test_streams_of_foreign_writers_are_followed_to_the_new_master(
+    topology: Cluster | SentinelGroup, handler: RedisStreamResponseHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other programs add is told of by whichever server has the stream, also after a failover."""
+    # What is not told of is not found by the look that readers have besides.
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", timedelta(hours=1))
+    redis = connect(topology.url)
+    names = [f"foreign{number}" for number in range(CONVERSATIONS)]
+
+    async def add(text: str) -> None:
+        for name in names:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    with contextlib.suppress(RedisError):
+                        await redis.xadd(keys_of(name).stream, {"text": text})
+                        break
+                    await asyncio.sleep(0.05)
+
+    await add("one ")
+    readers = [Reader(handler, name) for name in names]
+    for text in ("one ", "two ", "three "):
+        if text != "one ":
+            await add(text)
+        await asyncio.gather(*(reader.has(text) for reader in readers))
+        if text == "two ":
+            await topology.lose_master(keys_of(names[0]).stream)
+    for reader in readers:
+        ids = [chunk.entry_id for chunk in reader.chunks]
+        assert len(ids) == len(set(ids)), "an entry came twice"
+        reader.task.cancel()
+    await asyncio.gather(*(reader.task for reader in readers), return_exceptions=True)
+    await redis.aclose()
 
 
 async def test_an_entry_that_was_read_and_then_lost_is_not_read_twice(
