@@ -95,7 +95,7 @@ async def execute_together(redis: Redis, key: str, *commands: tuple[Any, ...]) -
 
 @asynccontextmanager
 async def own_connection(redis: Redis, key: str) -> AsyncIterator[AbstractConnection]:
-    """A connection to the server that has ``key``, for whoever asks alone. It is closed afterwards.
+    """A new connection to the server that has ``key``, for whoever asks alone. It is closed afterwards.
 
     Raises:
         RedisError: Redis is away.
@@ -104,6 +104,7 @@ async def own_connection(redis: Redis, key: str) -> AsyncIterator[AbstractConnec
         pool = redis.connection_pool
         connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
+            await _connect_anew(connection)
             yield connection
         finally:
             await connection.disconnect(nowait=True)
@@ -112,11 +113,17 @@ async def own_connection(redis: Redis, key: str) -> AsyncIterator[AbstractConnec
     node = await _node_of(cast("RedisCluster", redis), key)
     connection = node.acquire_connection()
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await _connect_anew(connection)
         yield connection
     finally:
         await connection.disconnect(nowait=True)
         node.release(connection)
+
+
+async def _connect_anew(connection: AbstractConnection) -> None:
+    # It may have been idle, or signed in, for long.
+    await connection.disconnect(nowait=True)
+    await connection.connect()  # type: ignore[no-untyped-call]
 
 
 async def _node_of(cluster: RedisCluster, key: str) -> ClusterNode:

@@ -204,5 +204,6 @@ def _number(value: str | None) -> int | None:
 def _from_json(value: str | None) -> Any:
     try:
         return json.loads(value) if value else None
-    except ValueError:
+    except (ValueError, RecursionError):
+        # Anybody may have written it.
         return value

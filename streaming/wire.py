@@ -102,9 +102,14 @@ def tapped(
         raise RedisConnectionError("The connection is closed.")
     tap = Tap(parser, transport, on_replies, on_lost)
     transport.set_protocol(tap)
+    # Where the driver decodes, one reply that is no text would break the connection for all who share it.
+    parser.set_encoding(None)
     try:
         yield tap
     finally:
+        encoder = connection.encoder
+        if encoder.decode_responses:
+            parser.set_encoding(encoder.encoding, encoder.encoding_errors)
         tap.remove()
 
 

@@ -122,7 +122,8 @@ class StreamFollower:
             del self._streams[channel]
             self._woken.discard(channel)
             self._foreign.leave(stream)
-            await self._unsubscribe(channel)
+            self._left.add(channel)
+            await self._unsubscribe_left()
 
     async def _ensure_ready(self, stream: LiveStream) -> None:
         """The first reader subscribes, then looks where the stream stands: nothing falls between.
@@ -142,26 +143,28 @@ class StreamFollower:
             if newest is not None:
                 stream.begin_after(newest.id)
             stream.is_ready, stream.stirred_at = True, asyncio.get_running_loop().time()
+        await self._unsubscribe_left()
         if stream.is_woken_early:
             self._mark_woken(stream)
         self._ensure_task("stream-wakeups", self._listen)
         self._ensure_task("stream-patrol", self._patrol.run)
         self._ensure_task("stream-reads", self._read_woken)
 
-    async def _unsubscribe(self, channel: str) -> None:
-        # A later reader may have come while this one waited for the connection.
-        if self.closed or channel in self._streams:
-            return
+    async def _unsubscribe_left(self) -> None:
+        """Unsubscribe from what nobody reads any more; later, if somebody connects at the moment."""
         connection = cast("AbstractConnection | None", self._pubsub.connection)
-        if connection is None or not connection.is_connected:
-            # It is the listening task that connects; the driver then subscribes to this one again.
-            self._left.add(channel)
+        if self.closed or not self._left or self._subscribing.locked():
             return
-        with contextlib.suppress(RedisError), _closed_underneath():
-            await self._pubsub.unsubscribe(channel)
-        if channel in self._streams:
+        if connection is None or not connection.is_connected:
+            # The driver subscribes to all of them again, once it connects.
+            return
+        async with self._subscribing:
+            left = frozenset(self._left)
             with contextlib.suppress(RedisError), _closed_underneath():
-                await self._pubsub.subscribe(channel)
+                # A later reader may have come.
+                if unread := left - self._streams.keys():
+                    await self._pubsub.unsubscribe(*unread)
+                self._left -= left
 
     def _ensure_task(self, name: str, run: Any) -> None:
         if self.closed:
@@ -173,7 +176,6 @@ class StreamFollower:
     def _hear_silence(self, stream: LiveStream, newest: str | None) -> None:
         if newest != stream.tail_text:
             # A net under wake-ups that a dead connection swallowed.
-            self._foreign.missed(stream)
             self._mark_woken(stream)
         # The next to append may be another, who does not publish.
         stream.publishes = False
@@ -195,9 +197,7 @@ class StreamFollower:
                 # Connects, subscribes again after trouble, and says that all is well now and then.
                 self._take_heard(await self._pubsub.get_message(timeout=PING_INTERVAL.total_seconds()))
                 self._telemetry.redis_answered()
-                left, self._left = self._left, set()
-                for channel in left:
-                    await self._unsubscribe(channel)
+                await self._unsubscribe_left()
                 await self._hear_more()
             except Exception as error:  # noqa: BLE001 - readers hear of nothing without this task
                 self._telemetry.redis_failed("subscription", error)
@@ -213,6 +213,9 @@ class StreamFollower:
             for reply in await next_replies(connection):
                 await self._handle(reply)
         # Nobody else reads from here on: what could be read was, without a turn of the loop in between.
+        await self._hear_directly(connection)
+
+    async def _hear_directly(self, connection: AbstractConnection) -> None:
         others: deque[Any] = deque()
         stirred = asyncio.Event()
 
@@ -231,6 +234,9 @@ class StreamFollower:
                     stirred.clear()
                     while others:
                         await self._handle(others.popleft())
+        if tap.is_lost:
+            # The driver has not noticed; so that it is connected again where nobody else does.
+            await connection.disconnect(nowait=True)
         # What came in the turn of the loop in which the time was over.
         while others:
             await self._handle(others.popleft())
@@ -298,6 +304,9 @@ class StreamFollower:
             self._take_page(stream, reply)
 
     def _take_page(self, stream: LiveStream, reply: list[Any]) -> None:
+        known = stream.tail
         stream.take_stored(reply)
+        if stream.tail > known:
+            self._foreign.missed(stream)
         if len(reply) == PAGE:
             self._mark_woken(stream)

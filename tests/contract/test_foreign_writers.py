@@ -27,7 +27,7 @@ def _tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         raise ResponseError("unknown command")
 
     if request.param == "not told":
-        monkeypatch.setattr("streaming.reading.tracked_reads._ask", refuse)
+        monkeypatch.setattr("streaming.reading.tracked_connection._ask", refuse)
 
 
 class Reading:

@@ -282,7 +282,7 @@ async def test_a_programs_own_client(server: RedisServer, protocol: int, decode_
         await commands.execute("a", "SET", "a", 1)
         if protocol == 3:
             await commands.execute("a", "CLIENT", "TRACKING", "ON")
-            assert await commands.execute("a", "GET", "a") == ("1" if decode_responses else b"1")
+            assert await commands.execute("a", "GET", "a") in ("1", b"1")
             async with connect(server.url) as other:
                 await other.set("a", 2)
         assert await commands.execute("a", "GET", "a") in ("1", "2", b"1", b"2")
