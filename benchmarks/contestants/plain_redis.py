@@ -40,22 +40,21 @@ class PlainWriter:
         self._connection = connection
         self._keys = [stream_key(number) for number in range(streams)]
         self.sent = [0] * streams
+        self._created = 0
 
     def create(self) -> None:
         """Append a text without any to each stream: there is to be something to follow."""
         for key in self._keys:
-            self._connection.send_command("XADD", key, "*", "text", "")  # type: ignore[no-untyped-call]
+            self._connection.send_command(*_entry(key, "", 0))  # type: ignore[no-untyped-call]
             self._connection.read_response()
+        self._created = 1
 
     def append(self, streams: list[int]) -> None:
         """Append a chunk that is made now to each of these streams, in one round trip."""
         commands = []
         for stream in streams:
             number = self.sent[stream]
-            fields = ("text", stamped(number), "sequence", number)
-            commands.append(
-                ("XADD", self._keys[stream], "*", *fields, "timestamp", time.time_ns() // 1_000_000)
-            )
+            commands.append(_entry(self._keys[stream], stamped(number), self._created + number))
             self.sent[stream] = number + 1
         packed = self._connection.pack_commands(commands)  # type: ignore[no-untyped-call]
         self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
@@ -76,6 +75,11 @@ class PlainWriter:
                 self.append(streams[first : first + PIPELINE])
             done += len(streams)
             time.sleep(TICK)
+
+
+def _entry(key: str, text: str, sequence: int) -> tuple[str | int, ...]:
+    fields = ("text", text, "sequence", sequence, "timestamp", time.time_ns() // 1_000_000)
+    return ("XADD", key, "*", *fields)
 
 
 def main() -> None:
