@@ -203,7 +203,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _parsed(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         line = None
     is_sound = isinstance(line, dict) and (
         _is_entry(line) if "id" in line else isinstance(line.get("state", {}), dict)

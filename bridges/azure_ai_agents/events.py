@@ -282,5 +282,5 @@ def _frame(event: str, data: Any) -> bytes:
 def _from_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

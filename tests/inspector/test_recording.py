@@ -45,6 +45,7 @@ async def test_what_is_read_is_written_again(tmp_path: Path) -> None:
         (lambda lines: (*lines[:2], '{"id":"1-0","fields":{"text":1}}', *lines[2:]), "line 3"),
         (lambda lines: (*lines[:2], '{"run":"r","state":"running"}', *lines[2:]), "line 3"),
         (lambda lines: (*lines[:2], '"text"', *lines[2:]), "line 3"),
+        (lambda lines: (*lines[:2], "[" * 200_000, *lines[2:]), "line 3"),
     ],
 )
 async def test_a_damaged_file_is_refused(
