@@ -138,10 +138,7 @@ class ClusterClient(RedisCluster):
         """
         queue = [PipelineCommand(place, *command) for place, command in enumerate(commands)]
         try:
-            _ = await self.initialize()
-            node = self.get_node_from_key(key)
-            if node is None:
-                raise RedisConnectionError("A part of the cluster is away.")
+            node = await node_of(self, key)
             async with self._turn_at(node):
                 await node.execute_pipeline(queue)
         except (RedisError, RedisClusterException, AttributeError, OSError) as error:
@@ -174,6 +171,22 @@ class ClusterClient(RedisCluster):
         await super().aclose()
         await self.nodes_manager.aclose()
         await self.nodes_manager.aclose("startup_nodes")
+
+
+async def node_of(cluster: RedisCluster, key: str) -> ClusterNode:
+    """The master that has a key.
+
+    Raises:
+        RedisError: nobody has it, as far as is known.
+    """
+    try:
+        _ = await cluster.initialize()
+        node = cluster.get_node_from_key(key)
+    except RedisClusterException as error:
+        raise RedisConnectionError("A part of the cluster is away.") from error
+    if node is None:
+        raise RedisConnectionError("A part of the cluster is away.")
+    return node
 
 
 class SubscriptionPool(ConnectionPool):

@@ -11,14 +11,13 @@ from typing import Any, Final, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 
-from streaming.cluster_client import ClusterClient, SubscriptionPool
+from streaming.cluster_client import ClusterClient, SubscriptionPool, node_of
 from streaming.redis_address import RedisAddress, Topology, parse_redis_address
 from streaming.sentinel_pool import MasterPool
 
@@ -100,41 +99,23 @@ async def own_connection(redis: Redis, key: str) -> AsyncIterator[AbstractConnec
     Raises:
         RedisError: Redis is away.
     """
-    if not is_cluster(redis):
-        pool = redis.connection_pool
-        connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
-        try:
-            await _connect_anew(connection)
-            yield connection
-        finally:
-            await connection.disconnect(nowait=True)
-            await pool.release(connection)
-        return
-    node = await _node_of(cast("RedisCluster", redis), key)
-    connection = node.acquire_connection()
+    node = await node_of(cast("RedisCluster", redis), key) if is_cluster(redis) else None
+    connection: Connection = (
+        await redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        if node is None
+        else node.acquire_connection()
+    )
     try:
-        await _connect_anew(connection)
+        # It may have been idle, or signed in, for long.
+        await connection.disconnect(nowait=True)
+        await connection.connect()  # type: ignore[no-untyped-call]
         yield connection
     finally:
         await connection.disconnect(nowait=True)
-        node.release(connection)
-
-
-async def _connect_anew(connection: AbstractConnection) -> None:
-    # It may have been idle, or signed in, for long.
-    await connection.disconnect(nowait=True)
-    await connection.connect()  # type: ignore[no-untyped-call]
-
-
-async def _node_of(cluster: RedisCluster, key: str) -> ClusterNode:
-    try:
-        _ = await cluster.initialize()
-        node = cluster.get_node_from_key(key)
-    except RedisClusterException as error:
-        raise RedisConnectionError("A part of the cluster is away.") from error
-    if node is None:
-        raise RedisConnectionError("A part of the cluster is away.")
-    return node
+        if node is None:
+            await redis.connection_pool.release(connection)
+        else:
+            node.release(connection)
 
 
 def server_of(redis: Redis, key: str) -> str:

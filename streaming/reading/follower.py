@@ -143,12 +143,12 @@ class StreamFollower:
             if newest is not None:
                 stream.begin_after(newest.id)
             stream.is_ready, stream.stirred_at = True, asyncio.get_running_loop().time()
-        await self._unsubscribe_left()
         if stream.is_woken_early:
             self._mark_woken(stream)
         self._ensure_task("stream-wakeups", self._listen)
         self._ensure_task("stream-patrol", self._patrol.run)
         self._ensure_task("stream-reads", self._read_woken)
+        await self._unsubscribe_left()
 
     async def _unsubscribe_left(self) -> None:
         """Unsubscribe from what nobody reads any more; later, if somebody connects at the moment."""

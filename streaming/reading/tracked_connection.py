@@ -83,8 +83,8 @@ class TrackedConnection:
         """Those that are followed."""
         return list(self._streams.values())
 
-    def should_have_told(self, stream: LiveStream) -> bool:
-        """Whether the server owes a word on a stream, of which somebody else has found an entry."""
+    def missed(self, stream: LiveStream) -> bool:
+        """Somebody else has found an entry of a stream. Returns whether the server owes a word on it."""
         if self._tap is None or stream in self._due or stream in self._under_way:
             return False
         now = asyncio.get_running_loop().time()
@@ -183,24 +183,24 @@ class TrackedConnection:
     def _take_reply(self, stream: LiveStream | None, reply: Any) -> None:
         if isinstance(reply, RedisConnectionError):
             self._fail(reply)
-        elif stream is None:
             return
+        if stream is None:
+            return
+        try:
+            stream.take_stored(checked(reply))
+        except Exception as error:  # noqa: BLE001 - the other streams have replies to come
+            self.leave(stream)
+            self._on_refused(stream, error)
+            return
+        if not self.follows(stream):
+            return
+        if len(reply) == PAGE:
+            self._due[stream] = None
+        if reply:
+            self._in_vain.pop(stream, None)
         else:
-            try:
-                stream.take_stored(checked(reply))
-            except Exception as error:  # noqa: BLE001 - the other streams have replies to come
-                self.leave(stream)
-                self._on_refused(stream, error)
-                return
-            if not self.follows(stream):
-                return
-            if len(reply) == PAGE:
-                self._due[stream] = None
-            if reply:
-                self._in_vain.pop(stream, None)
-            else:
-                times, _ = self._in_vain.get(stream, (0, 0.0))
-                self._in_vain[stream] = times + 1, asyncio.get_running_loop().time()
+            times, _ = self._in_vain.get(stream, (0, 0.0))
+            self._in_vain[stream] = times + 1, asyncio.get_running_loop().time()
 
     def _hear(self, push: Any) -> None:
         """Some keys have changed; ``None``: all. Each is told of once after each time that it was read."""
@@ -212,12 +212,17 @@ class TrackedConnection:
             stream = self._streams.get(key)
             if stream is None:
                 continue
-            loop, pause = asyncio.get_running_loop(), VAIN_PAUSE.total_seconds()
-            times, last = self._in_vain.get(stream, (0, 0.0))
-            if times < READS_IN_VAIN or loop.time() - last >= pause:
-                self._due[stream] = None
+            if self._rests(stream):
+                loop = asyncio.get_running_loop()
+                loop.call_later(VAIN_PAUSE.total_seconds(), self._read_rested, stream)
             else:
-                loop.call_later(pause, self._read_rested, stream)
+                self._due[stream] = None
+
+    def _rests(self, stream: LiveStream) -> bool:
+        times, last = self._in_vain.get(stream, (0, 0.0))
+        if times < READS_IN_VAIN:
+            return False
+        return asyncio.get_running_loop().time() - last < VAIN_PAUSE.total_seconds()
 
     def _read_rested(self, stream: LiveStream) -> None:
         if self.follows(stream):

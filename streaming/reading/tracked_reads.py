@@ -99,7 +99,7 @@ class TrackedReads:
         changed, it is not believed any more: a proxy may take the command and know nothing of it.
         """
         connection = self._connection_of(stream)
-        if connection is not None and connection.should_have_told(stream):
+        if connection is not None and connection.missed(stream):
             connection.leave(stream)
             self.follow(stream)
 

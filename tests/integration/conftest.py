@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,9 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     with redis_server(tmp_path) as started:
         asyncio.run(started.start())
         yield started
+
+
+@pytest.fixture
+def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not told of is not found by the look that readers have besides."""
+    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", timedelta(hours=1))

@@ -86,6 +86,7 @@ class Readers:
 
 
 async def until(happened: Callable[[], bool]) -> None:
+    """Wait until something has happened inside of this process."""
     async with asyncio.timeout(BOUND):
         while not happened():  # noqa: ASYNC110 - what happens inside sets no event
             await asyncio.sleep(0)
@@ -93,6 +94,7 @@ async def until(happened: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def reading(server: RedisServer, url: str = "") -> AsyncIterator[Readers]:
+    """Readers over a handler of their own, to whom a plain client adds."""
     async with (
         server.client() as redis,
         RedisStreamResponseHandler(connect(url or server.url)) as handler,

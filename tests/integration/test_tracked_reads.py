@@ -16,11 +16,7 @@ from streaming.store.stored_entries import PAGE
 from tests.integration.foreign_streams import are_tracking, reading, reads, tracking, until
 from tests.redis_server import RedisServer
 
-
-@pytest.fixture(autouse=True)
-def _no_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not told of is not found by the look that readers have besides."""
-    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", timedelta(hours=1))
+pytestmark = pytest.mark.usefixtures("no_look")
 
 
 async def test_each_stream_is_read_once_it_has_changed(server: RedisServer) -> None:

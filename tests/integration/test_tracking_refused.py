@@ -18,10 +18,7 @@ from tests.redis_server import RedisServer
 PASSWORD = "pass-word"
 
 
-@pytest.fixture(autouse=True)
-def _no_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not told of is not found by the look that readers have besides."""
-    monkeypatch.setattr("streaming.reading.patrol.LIVENESS_INTERVAL", timedelta(hours=1))
+pytestmark = pytest.mark.usefixtures("no_look")
 
 
 async def test_a_user_who_may_not_ask(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:

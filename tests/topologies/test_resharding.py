@@ -10,7 +10,7 @@ import pytest
 from redis_stream_response_handler import RedisStreamResponseHandler
 from streaming.connections import connect
 from streaming.identifiers import keys_of
-from tests.topologies.servers import PATIENCE, Cluster, ask
+from tests.topologies.servers import PATIENCE, Cluster, ask, wait_for
 
 STREAM = keys_of("moving").stream
 
@@ -58,9 +58,11 @@ async def test_a_stream_whose_slot_moves_is_followed(
         await redis.xadd(STREAM, {"text": "0"})
         reading = asyncio.create_task(read())
         follower = handler.reader._follower
-        async with asyncio.timeout(PATIENCE):
-            while not any(map(follower._foreign.follows, follower._streams.values())):  # noqa: ASYNC110 - no event
-                await asyncio.sleep(0.01)
+
+        async def is_followed() -> bool:
+            return any(map(follower._foreign.follows, follower._streams.values()))
+
+        await wait_for(is_followed, "the stream is followed")
         await comes("1")
         if not is_there:
             await redis.delete(STREAM)
